@@ -1,0 +1,1 @@
+"""Self-supervised learning for hyperspectral and multispectral images."""

@@ -1,0 +1,168 @@
+"""The cube: one hyperspectral or multispectral image as its file has it, with all that travels beside the values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Cube"]
+
+FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Cube:
+    """A cube of raw values with wavelengths, masks and georeference.
+
+    Readers fill it with what the file says and change nothing: physical values are
+    ``values * scale + offset``, and dropping, sorting or masking is the explicit step
+    `hsssl.prepare`.
+
+    Parameters
+    ----------
+    values : ndarray, shape (rows, cols, bands)
+        Numbers as the file has them, any integer or real dtype.
+    wavelengths : ndarray, shape (bands,), float64, or None
+        Band centres in nm, in file order (not necessarily sorted). None if the file has none.
+    fwhm : ndarray, shape (bands,), float64, or None
+        Full width at half maximum of each band in nm.
+    good_bands : ndarray, shape (bands,), bool, or None
+        The file's own bad-band list (ENVI ``bbl``); None becomes all True.
+    nodata : float or None
+        The raw value that means "nothing measured here".
+    valid : ndarray, shape (rows, cols), bool, or None
+        False where a pixel was not measured. None is computed from the raw numbers: a pixel is
+        invalid if every band, or any band that is not void throughout, is nodata or not finite.
+    scale, offset : float
+        Physical value = raw value x scale + offset.
+    scale_source : str
+        Where ``scale`` and ``offset`` come from; empty if the file states none.
+    crs : str or None
+        Coordinate reference system as WKT.
+    transform : tuple of 6 floats or None
+        Affine transform (a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f.
+    band_names : tuple of str
+        Names of the bands, or empty.
+    source_index : ndarray, shape (bands,), int64, or None
+        Number of each band in the file it came from; None becomes 0 ... bands - 1.
+    source_bands : int or None
+        How many bands the file has; None becomes the number of bands.
+    source : str
+        Path or scene name, for messages and records.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or wavelengths are not positive and finite.
+    """
+
+    values: NDArray[Any]
+    wavelengths: FloatArray | None = None
+    fwhm: FloatArray | None = None
+    good_bands: BoolArray = None  # type: ignore[assignment]  # filled in __post_init__
+    nodata: float | None = None
+    valid: BoolArray = None  # type: ignore[assignment]
+    scale: float = 1.0
+    offset: float = 0.0
+    scale_source: str = ""
+    crs: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    band_names: tuple[str, ...] = ()
+    source_index: IntArray = None  # type: ignore[assignment]
+    source_bands: int = None  # type: ignore[assignment]
+    source: str = field(default="cube")
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3:
+            raise ValueError(
+                f"{self.source}: a cube has 3 dimensions (rows, cols, bands), got shape {self.values.shape}"
+            )
+        if self.values.dtype.kind not in "iuf" or 0 in self.values.shape:
+            raise ValueError(
+                f"{self.source}: a cube holds at least one integer or real number, got dtype "
+                f"{self.values.dtype} and shape {self.values.shape}"
+            )
+        bands = self.values.shape[2]
+        fill = object.__setattr__
+        if self.good_bands is None:
+            fill(self, "good_bands", np.ones(bands, dtype=bool))
+        if self.source_index is None:
+            fill(self, "source_index", np.arange(bands))
+        if self.source_bands is None:
+            fill(self, "source_bands", bands)
+        for name in ("wavelengths", "fwhm", "good_bands", "source_index"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (bands,):
+                raise ValueError(f"{self.source}: {name} must have shape ({bands},), got {array.shape}")
+        if self.band_names and len(self.band_names) != bands:
+            raise ValueError(f"{self.source}: {bands} bands but {len(self.band_names)} band names")
+        if self.wavelengths is not None and not (np.isfinite(self.wavelengths) & (self.wavelengths > 0)).all():
+            raise ValueError(f"{self.source}: wavelengths must be positive and finite (nm); give --wavelengths")
+        if self.valid is None:
+            fill(self, "valid", valid_pixels(self.values, self.nodata))
+        if self.valid.shape != self.values.shape[:2]:
+            raise ValueError(
+                f"{self.source}: valid must have shape {self.values.shape[:2]}, got {self.valid.shape}"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Number of image rows."""
+        return int(self.values.shape[0])
+
+    @property
+    def cols(self) -> int:
+        """Number of image columns."""
+        return int(self.values.shape[1])
+
+    @property
+    def bands(self) -> int:
+        """Number of bands held."""
+        return int(self.values.shape[2])
+
+    def take_bands(self, index: IntArray) -> Cube:
+        """Return the cube with bands ``index`` (positions in this cube, in the order given)."""
+        pick = np.asarray(index, dtype=np.int64)
+        return replace(
+            self,
+            values=self.values[:, :, pick],
+            wavelengths=None if self.wavelengths is None else self.wavelengths[pick],
+            fwhm=None if self.fwhm is None else self.fwhm[pick],
+            good_bands=self.good_bands[pick],
+            band_names=tuple(self.band_names[i] for i in pick) if self.band_names else (),
+            source_index=self.source_index[pick],
+        )
+
+
+def not_measured(values: NDArray[Any], nodata: float | None) -> BoolArray:
+    """Mark raw numbers that are nodata or not finite; same shape as ``values``."""
+    void = np.zeros(values.shape, dtype=bool)
+    if values.dtype.kind == "f":
+        void |= ~np.isfinite(values)
+    if nodata is not None:
+        void |= values == nodata
+    return void
+
+
+def void_bands(values: NDArray[Any], nodata: float | None) -> BoolArray:
+    """Mark bands (bands,) in which no pixel was measured."""
+    return np.array([not_measured(values[:, :, b], nodata).all() for b in range(values.shape[2])])
+
+
+def valid_pixels(values: NDArray[Any], nodata: float | None) -> BoolArray:
+    """Mark pixels (rows, cols) measured in every band that is not void throughout."""
+    if values.dtype.kind != "f" and nodata is None:
+        return np.ones(values.shape[:2], dtype=bool)
+    valid = np.ones(values.shape[:2], dtype=bool)
+    any_measured = False
+    for band in range(values.shape[2]):
+        void = not_measured(values[:, :, band], nodata)
+        if not void.all():
+            valid &= ~void
+            any_measured = True
+    return valid if any_measured else np.zeros_like(valid)

@@ -1,0 +1,1 @@
+"""Fused operations for self-supervised learning on spectral images; needs torch and triton only."""
