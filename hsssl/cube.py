@@ -1,4 +1,4 @@
-"""The cube: one hyperspectral or multispectral image as its file has it, with all that travels beside the values."""
+"""The cube: one hyperspectral or multispectral image as its file has it, and all that goes with it."""
 
 from __future__ import annotations
 
@@ -101,8 +101,13 @@ class Cube:
                 raise ValueError(f"{self.source}: {name} must have shape ({bands},), got {array.shape}")
         if self.band_names and len(self.band_names) != bands:
             raise ValueError(f"{self.source}: {bands} bands but {len(self.band_names)} band names")
-        if self.wavelengths is not None and not (np.isfinite(self.wavelengths) & (self.wavelengths > 0)).all():
-            raise ValueError(f"{self.source}: wavelengths must be positive and finite (nm); give --wavelengths")
+        if (
+            self.wavelengths is not None
+            and not (np.isfinite(self.wavelengths) & (self.wavelengths > 0)).all()
+        ):
+            raise ValueError(
+                f"{self.source}: wavelengths must be positive and finite (nm); give --wavelengths"
+            )
         if self.valid is None:
             fill(self, "valid", valid_pixels(self.values, self.nodata))
         if self.valid.shape != self.values.shape[:2]:
@@ -145,7 +150,9 @@ def not_measured(values: NDArray[Any], nodata: float | None) -> BoolArray:
     if values.dtype.kind == "f":
         void |= ~np.isfinite(values)
     if nodata is not None:
-        void |= values == nodata
+        # Some files give float32 bands the lowest float64 as nodata: it overflows to -inf, also void.
+        with np.errstate(over="ignore"):
+            void |= values == nodata
     return void
 
 

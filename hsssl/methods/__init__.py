@@ -1,0 +1,47 @@
+"""Methods: name -> class, each in its file. Encoder in, views in, loss out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from hsssl.messages import unknown_name
+from hsssl.methods.byol import BYOL
+from hsssl.methods.simclr import SimCLR
+from hsssl.views import Views
+
+__all__ = ["METHODS", "Method", "Views", "build_method"]
+
+METHODS: dict[str, type[nn.Module]] = {
+    "byol": BYOL,
+    "simclr": SimCLR,
+}
+
+
+class Method(Protocol):
+    """What the training loop, or anyone's own loop, needs of a method: an `nn.Module` with these."""
+
+    encoder: nn.Module
+
+    def __call__(self, views: Views) -> Tensor:
+        """Return the loss of a batch, a scalar."""
+
+    def after_step(self, progress: float) -> None:
+        """Update teacher, queue and centres; ``progress`` in 0 ... 1 is the share of the run done."""
+
+
+def build_method(name: str, encoder: nn.Module, **options: Any) -> nn.Module:
+    """Return a new method by name around ``encoder``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method (the nearest names are offered) or no such option.
+    """
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    try:
+        return METHODS[name](encoder, **options)
+    except TypeError as error:
+        raise ValueError(f"method {name}: {error}") from error

@@ -1,0 +1,232 @@
+"""MATLAB files: version 5 through scipy, version 7.3 (HDF5) through h5py."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsssl.cube import Cube
+from hsssl.readers.wavelengths import band_wavelengths, to_nanometres
+
+if TYPE_CHECKING:
+    from hsssl.readers import Wavelengths
+
+__all__ = ["load_variable", "read_mat", "variables"]
+
+T = TypeVar("T")
+
+_NUMERIC = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"single", "double"}
+# Types of elements in version 5: numbers and text, an array of elements, and a compressed one.
+_V5_MATRIX, _V5_COMPRESSED = 14, 15
+_V5_ELEMENTS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18, _V5_MATRIX, _V5_COMPRESSED}
+_WAVELENGTH_NAME = re.compile(r"(?:band_?)?(?:wave_?lengths?|wvls?|wls?|lambdas?)_?(nm|um|microns?)?")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a MATLAB file: shape as MATLAB shows it, and its class ("double", "uint16", "cell")."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it is an array of numbers; logical arrays count."""
+        return self.kind in _NUMERIC or self.kind == "logical"
+
+
+def read_mat(
+    path: str | os.PathLike[str], *, variable: str | None = None, wavelengths: Wavelengths = None
+) -> Cube:
+    """Read the cube of a MATLAB file: its one numeric variable with three dimensions.
+
+    Band centres are taken from a vector of matching length that is clearly named
+    (``wavelength``, ``wavelengths``, ``wl_nm``, ``lambda`` and the like).
+
+    Parameters
+    ----------
+    path : path
+        File of version 4, 5 or 7.3.
+    variable : str or None
+        Name of the cube; needed only where several variables have three dimensions.
+    wavelengths : array_like (bands,) in nm, str or None
+        Band centres to use in place of the file's; a text as `parse_wavelengths` takes it.
+
+    Returns
+    -------
+    Cube
+        Values (rows, cols, bands) as MATLAB shows them; no scale, nodata or georeference.
+
+    Raises
+    ------
+    ValueError
+        If no variable, or more than one, has three dimensions, or the file is damaged.
+
+    Examples
+    --------
+    >>> cube = read_mat("Indian_pines_corrected.mat")                       # doctest: +SKIP
+    """
+    path = os.fspath(path)
+    held = variables(path)
+    name = choose(path, held, variable, lambda v: v.numeric and len(v.shape) == 3, "three dimensions")
+    values = load_variable(path, name)
+    if values.ndim != 3:
+        raise ValueError(
+            f"{path}: variable {name!r} has shape {values.shape}, a cube is (rows, cols, bands); "
+            f"it holds {_listing(held)}; choose another with --variable"
+        )
+    bands = values.shape[2]
+    centres = band_wavelengths(wavelengths, bands, source=path)
+    if centres is None:
+        centres = _wavelengths(path, held, bands)
+    return Cube(values=values, wavelengths=centres, source=path)
+
+
+def variables(path: str) -> dict[str, Variable]:
+    """List the variables of a MATLAB file of either format.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a MATLAB file or is damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return _guarded(path, lambda: _variables_hdf5(path) if _is_hdf5(path) else _variables_v5(path))
+
+
+def load_variable(path: str, name: str) -> NDArray[Any]:
+    """Load the numeric array ``name`` of a MATLAB file, with the axes in MATLAB's order."""
+    array = _guarded(path, lambda: _load_hdf5(path, name) if _is_hdf5(path) else _load_v5(path, name))
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: variable {name!r} has dtype {array.dtype}, want integers or real numbers")
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array
+
+
+def choose(
+    path: str,
+    held: Mapping[str, Variable],
+    wanted: str | None,
+    fits: Callable[[Variable], bool],
+    what: str,
+) -> str:
+    """Return ``wanted`` if the file holds it, or else the one variable that fits.
+
+    Raises
+    ------
+    ValueError
+        If none or several fit; lists the variables with their shapes.
+    """
+    if wanted is not None:
+        if wanted not in held:
+            raise ValueError(f"{path}: no variable {wanted!r}; it holds {_listing(held)}")
+        return wanted
+    fitting = [name for name, variable in held.items() if fits(variable)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        among = {name: held[name] for name in fitting}
+        raise ValueError(f"{path}: several variables have {what}: {_listing(among)}; choose with --variable")
+    raise ValueError(
+        f"{path}: no variable has {what}; it holds {_listing(held)}; reshape a pixel list in MATLAB "
+        f"(column by column), or name a variable that fits with --variable"
+    )
+
+
+def _listing(held: Mapping[str, Variable]) -> str:
+    named = [f"{name} {' x '.join(map(str, v.shape))} {v.kind}" for name, v in held.items()]
+    return ", ".join(named) or "no variables"
+
+
+def _wavelengths(path: str, held: Mapping[str, Variable], bands: int) -> NDArray[np.float64] | None:
+    for name, variable in held.items():
+        match = _WAVELENGTH_NAME.fullmatch(name.lower())
+        if match and variable.numeric and max(variable.shape) == bands == np.prod(variable.shape):
+            unit = (match[1] or "").replace("microns", "um").replace("micron", "um")
+            centres = load_variable(path, name)
+            return to_nanometres(centres, unit=unit, bands=bands, source=f"{path}: variable {name!r}")
+    return None
+
+
+def _guarded(path: str, action: Callable[[], T]) -> T:
+    """Turn whatever a parser raises on a damaged file into one line; none promises an exception type."""
+    try:
+        return action()
+    except MemoryError as error:
+        raise ValueError(f"{path}: too large for this machine's memory; cut it first") from error
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a MATLAB file, or a damaged one: {reason[:200]}") from error
+
+
+def _is_hdf5(path: str) -> bool:
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
+
+
+def _variables_v5(path: str) -> dict[str, Variable]:
+    from scipy.io import whosmat
+
+    with Path(path).open("rb") as file:
+        _check_v5(file)
+    listed = whosmat(path)
+    return {name: Variable(tuple(shape), kind) for name, shape, kind in listed if not name.startswith("__")}
+
+
+def _check_v5(file: BinaryIO) -> None:
+    """Raise if a tag is damaged: scipy looks up its type in a table without checking, and can crash."""
+    head = file.read(128)
+    if len(head) < 128 or head[126:] not in (b"IM", b"MI"):
+        return  # version 4, or no MATLAB file, which scipy says itself
+    order: Literal["little", "big"] = "little" if head[126:] == b"IM" else "big"
+    end = os.fstat(file.fileno()).st_size
+    while (start := file.tell()) + 8 <= end:
+        tag = file.read(8)
+        kind, size = (int.from_bytes(part, order) for part in (tag[:4], tag[4:]))
+        # A small element has its size beside its type, and its data in the tag.
+        kind, size = (kind & 0xFFFF, 0) if kind >> 16 else (kind, size)
+        if kind not in _V5_ELEMENTS or start + 8 + size > end:
+            raise ValueError(f"element of type {kind} and {size} bytes at byte {start}")
+        if kind == _V5_MATRIX:
+            continue  # its parts come next
+        padding = 0 if kind == _V5_COMPRESSED else -size % 8
+        file.seek(start + 8 + size + padding)
+
+
+def _load_v5(path: str, name: str) -> NDArray[Any]:
+    from scipy.io import loadmat
+
+    return np.asarray(loadmat(path, variable_names=[name])[name])
+
+
+def _variables_hdf5(path: str) -> dict[str, Variable]:
+    import h5py
+
+    held = {}
+    with h5py.File(path, "r") as file:
+        for name, item in file.items():
+            # A name that is not UTF-8 comes as bytes, and is none that MATLAB writes.
+            if isinstance(item, h5py.Dataset) and isinstance(name, str):
+                kind = item.attrs.get("MATLAB_class", item.dtype.name)
+                kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+                kind = {"float64": "double", "float32": "single"}.get(kind, kind)
+                held[name] = Variable(tuple(item.shape[::-1]), kind)
+    return held
+
+
+def _load_hdf5(path: str, name: str) -> NDArray[Any]:
+    """Load with the axes put right: MATLAB stores column-major, so HDF5 shows them reversed."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return np.asarray(file[name][()]).T

@@ -1,0 +1,207 @@
+"""GeoTIFF and every other raster that GDAL opens."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsssl.cube import Cube, valid_pixels
+from hsssl.messages import log
+from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
+
+if TYPE_CHECKING:
+    from hsssl.readers import Wavelengths
+
+__all__ = ["read_raster"]
+
+_DESCRIBED = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(nm|nanomet(?:er|re)s?|[uµμ]m|micromet(?:er|re)s?|microns?)\b", re.IGNORECASE
+)
+BandTags = list[dict[str, str]]
+
+
+def read_raster(path: str | os.PathLike[str], *, wavelengths: Wavelengths = None) -> Cube:
+    """Read a GeoTIFF or another raster through GDAL, raw values with what the file says beside them.
+
+    Wavelengths come from the first of these that every band has: ``CENTRAL_WAVELENGTH_UM`` (with
+    ``FWHM_UM``) of GDAL's IMAGERY domain; band tags ``wavelength``, ``fwhm`` and ``wavelength_units``;
+    descriptions such as "490 nm".
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    wavelengths : array_like (bands,) in nm, str or None
+        Band centres to use in place of the file's; a text as `parse_wavelengths` takes it.
+
+    Returns
+    -------
+    Cube
+        With nodata, scale and offset, CRS as WKT and transform, as far as the file has them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If GDAL cannot read it, it does not fit into memory, or it is no cube.
+
+    Examples
+    --------
+    >>> cube = read_raster("enmap.tif")                                     # doctest: +SKIP
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    with warnings.catch_warnings():
+        # A cube without georeference is an everyday thing, and the cube says so itself.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with rasterio.open(file) as raster:
+                return _read_open(raster, str(path), wavelengths)
+        except RasterioError as error:
+            cause = error.__cause__ or error
+            reason = (str(cause).splitlines() or ["unknown reason"])[0].replace(str(file), file.name)
+            raise ValueError(f"{file}: GDAL cannot read it: {reason[:200]}") from error
+
+
+def _read_open(raster: Any, source: str, given: Wavelengths) -> Cube:
+    _refuse_what_is_no_cube(raster, source)
+    bands = raster.count
+    tags = [{key.lower(): value for key, value in raster.tags(band + 1).items()} for band in range(bands)]
+    imagery = [raster.tags(band + 1, ns="IMAGERY") for band in range(bands)]
+    names = tuple(description or "" for description in raster.descriptions)
+    centres, widths = band_wavelengths(given, bands, source=source), None
+    if centres is None:
+        centres, widths = _wavelengths(imagery, tags, names, source)
+    dtype = np.result_type(*raster.dtypes)
+    values = np.moveaxis(raster.read(out_dtype=dtype), 0, 2)  # (rows, cols, bands)
+    nodata = _nodata(raster, source)
+    scale, offset, scale_source = _scale(raster, source)
+    return Cube(
+        values=values,
+        wavelengths=centres,
+        fwhm=widths,
+        good_bands=_good_bands(tags),  # type: ignore[arg-type]  # None becomes all True
+        nodata=nodata,
+        valid=_valid(raster, values, nodata),
+        scale=scale,
+        offset=offset,
+        scale_source=scale_source,
+        crs=raster.crs.to_wkt() if raster.crs else None,
+        transform=None if raster.transform.is_identity else tuple(raster.transform)[:6],
+        band_names=names if any(names) else (),
+        source=source,
+    )
+
+
+def _refuse_what_is_no_cube(raster: Any, source: str) -> None:
+    if raster.count == 0:
+        parts = ", ".join(str(name) for name in raster.subdatasets[:4])
+        raise ValueError(f"{source}: holds no image of its own; {parts or 'it is empty'}")
+    unreal = {dtype for dtype in raster.dtypes if np.dtype(_numpy_name(dtype)).kind not in "iuf"}
+    if unreal:
+        raise ValueError(f"{source}: values are {', '.join(sorted(unreal))}, want integers or real numbers")
+    width = np.result_type(*raster.dtypes).itemsize
+    wanted = raster.height * raster.width * raster.count * width
+    # A damaged header can claim any size; reading would then exhaust the machine and not raise.
+    if wanted > _memory_bytes():
+        raise ValueError(
+            f"{source}: {raster.height} x {raster.width} x {raster.count} values take {wanted / 2**30:.0f} "
+            f"GiB, this machine has {_memory_bytes() / 2**30:.0f}; cut it with gdal_translate -srcwin"
+        )
+
+
+def _numpy_name(dtype: str) -> str:
+    # GDAL's complex integers have no NumPy type.
+    return "complex64" if dtype.startswith("complex") else dtype
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**40
+
+
+def _wavelengths(
+    imagery: BandTags, tags: BandTags, names: tuple[str, ...], source: str
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    described = [_from_description(name) for name in names]
+    for band_tags, centre, width, unit in (
+        (imagery, "CENTRAL_WAVELENGTH_UM", "FWHM_UM", "um"),
+        (tags, "wavelength", "fwhm", tags[0].get("wavelength_units", tags[0].get("wavelength_unit", ""))),
+        (described, "wavelength", "fwhm", described[0].get("unit", "")),
+    ):
+        stated = _floats(band_tags, centre)
+        if not stated:
+            continue
+        if len(stated) < len(names):
+            log.warning("%s: ignored wavelengths of %d of %d bands", source, len(stated), len(names))
+            continue
+        centres = to_nanometres(stated, unit=unit, source=source)
+        return centres, widths_nm(_floats(band_tags, width), stated, unit=unit, source=source)
+    return None, None
+
+
+def _from_description(text: str) -> dict[str, str]:
+    found = _DESCRIBED.search(text)
+    return {} if found is None else {"wavelength": found[1], "unit": found[2]}
+
+
+def _floats(band_tags: BandTags, key: str) -> list[float]:
+    """Read the numbers of tag ``key``, of the bands that have one."""
+    found = []
+    for tags in band_tags:
+        try:
+            found.append(float(tags[key]))
+        except (KeyError, ValueError):
+            continue
+    return found
+
+
+def _good_bands(tags: BandTags) -> NDArray[np.bool_] | None:
+    listed = _floats(tags, "bbl")
+    return np.asarray(listed) != 0 if len(listed) == len(tags) else None
+
+
+def _nodata(raster: Any, source: str) -> float | None:
+    # As text, since NaN is not equal to itself.
+    if len({str(value) for value in raster.nodatavals}) > 1:
+        stated = sorted({str(value) for value in raster.nodatavals})
+        raise ValueError(
+            f"{source}: its bands have different nodata values ({', '.join(stated[:4])}); write them alike, "
+            f"for one with gdal_translate -a_nodata"
+        )
+    value = raster.nodatavals[0]
+    return None if value is None else float(value)
+
+
+def _scale(raster: Any, source: str) -> tuple[float, float, str]:
+    pairs = set(zip(raster.scales, raster.offsets, strict=True))
+    if len(pairs) > 1:
+        log.warning("%s: its bands have different scales; values stay raw and scale stays 1", source)
+        return 1.0, 0.0, ""
+    scale, offset = pairs.pop()
+    if (scale, offset) == (1.0, 0.0) or not np.isfinite([scale, offset]).all() or scale == 0:
+        return 1.0, 0.0, ""
+    return float(scale), float(offset), "GDAL band scale and offset"
+
+
+def _valid(raster: Any, values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Join nodata with a mask that the file carries beside its bands."""
+    from rasterio.enums import MaskFlags
+
+    valid = valid_pixels(values, nodata)
+    if all(MaskFlags.per_dataset in flags for flags in raster.mask_flag_enums):
+        valid &= raster.dataset_mask() != 0
+    return valid

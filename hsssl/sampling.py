@@ -1,0 +1,132 @@
+"""The scene sampler: resident cubes, centres drawn by index, two views of a batch in one gather."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsssl.cube import Cube, not_measured
+from hsssl.spec import Sensor
+from hsssl.views import Views, ViewSpec
+from hsssl_kernels import spectral_views
+from hsssl_kernels.random import stream_key
+
+__all__ = ["ResidentScene", "draw_views", "load_resident"]
+
+_CENTRES, _SCENE = 1, 2  # names of random streams
+
+
+@dataclass(frozen=True)
+class ResidentScene:
+    """A cube on the device, as raw numbers with bands last, and what normalises it.
+
+    Parameters
+    ----------
+    values : Tensor, shape (rows, cols, bands)
+        Raw numbers, the sensor's integers where they fit.
+    valid : Tensor, shape (rows, cols), bool
+        False where a pixel was not measured.
+    centres : Tensor, shape (n, 2), int64
+        Row and column of every valid pixel.
+    mean, scale, wavelengths : Tensor, shape (bands,), float32
+        Normalisation (x - mean) * scale, and band centres in nm.
+    """
+
+    values: Tensor
+    valid: Tensor
+    centres: Tensor
+    mean: Tensor
+    scale: Tensor
+    wavelengths: Tensor
+
+
+def load_resident(cube: Cube, sensor: Sensor, device: torch.device | str = "cpu") -> ResidentScene:
+    """Put a cube, its bands in the sensor's order, on ``device``."""
+    values, valid = cube.values, cube.valid
+    if values.dtype.kind == "f":  # a pixel is not lost for one bad value: that value becomes the band's mean
+        void = not_measured(values, cube.nodata)
+        if void.any():
+            values = np.where(void, np.array(sensor.mean, dtype=values.dtype), values)
+    on = {"dtype": torch.float32, "device": device}
+    return ResidentScene(
+        values=torch.from_numpy(np.ascontiguousarray(values, dtype=_resident_dtype(values))).to(device),
+        valid=torch.from_numpy(np.ascontiguousarray(valid)).to(device),
+        centres=torch.from_numpy(np.argwhere(valid)).to(device),
+        mean=torch.tensor(sensor.mean, **on),  # type: ignore[arg-type]
+        scale=1 / torch.tensor(sensor.std, **on),  # type: ignore[arg-type]
+        wavelengths=torch.tensor(sensor.wavelengths, **on),  # type: ignore[arg-type]
+    )
+
+
+def _resident_dtype(values: np.ndarray) -> np.dtype:  # type: ignore[type-arg]
+    """Return the smallest dtype that torch indexes and that holds the raw numbers."""
+    if values.dtype.kind != "f" and values.min() >= -(2**15) and values.max() < 2**15:
+        return np.dtype(np.int16)
+    if values.dtype.kind != "f" and values.min() >= -(2**31) and values.max() < 2**31:
+        return np.dtype(np.int32)
+    return np.dtype(np.float32)
+
+
+def draw_views(
+    scenes: Sequence[ResidentScene],
+    batch_size: int,
+    *,
+    patch_size: int,
+    spec: ViewSpec,
+    seed: int,
+    step: int,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Views:
+    """Draw one batch: a scene in proportion to its valid pixels, centres uniformly among them, two views.
+
+    Everything drawn depends on (seed, step) alone. With several ranks the centres are those of
+    one process with the whole batch, dealt out in turn.
+
+    Parameters
+    ----------
+    scenes : sequence of ResidentScene
+        A batch comes from one of them.
+    batch_size : int
+        Samples over all ranks.
+    patch_size : int
+        Side of the patches in pixels.
+    spec : ViewSpec
+        Strengths of the augmentations.
+    seed, step : int
+        Key of the random streams.
+    rank, ranks : int
+        Which share of the batch to return.
+
+    Returns
+    -------
+    Views
+        Two views (batch_size / ranks, bands, patch_size, patch_size) float32, and the wavelengths.
+    """
+    scene = scenes[_pick_scene(scenes, stream_key(seed, step, _SCENE))]
+    generator = torch.Generator().manual_seed(stream_key(seed, step, _CENTRES))
+    picked = torch.randint(len(scene.centres), (batch_size,), generator=generator)[rank::ranks]
+    a, b = spectral_views(
+        scene.values,
+        scene.centres[picked.to(scene.centres.device)],
+        patch_size=patch_size,
+        mean=scene.mean,
+        scale=scene.scale,
+        spec=spec,
+        seed=stream_key(seed, rank),
+        step=step,
+        valid=scene.valid,
+    )
+    return Views(a, b, scene.wavelengths)
+
+
+def _pick_scene(scenes: Sequence[ResidentScene], key: int) -> int:
+    if len(scenes) == 1:
+        return 0
+    pixels = torch.tensor([float(len(scene.centres)) for scene in scenes], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(key)
+    return int(torch.multinomial(pixels, 1, generator=generator))

@@ -1,0 +1,253 @@
+"""Named scenes, and opening cubes and label maps by name or by path."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsssl.cube import Cube
+from hsssl.messages import unknown_name
+from hsssl.readers import read
+from hsssl.readers.mat import choose, load_variable, variables
+from hsssl.readers.wavelengths import band_wavelengths
+
+if TYPE_CHECKING:
+    from hsssl.readers import Wavelengths
+
+__all__ = ["SCENES", "Scene", "indian_pines", "load_scene", "open_cube", "open_labels"]
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A cube with its ground truth.
+
+    Parameters
+    ----------
+    cube : Cube
+        The image, raw.
+    labels : ndarray, shape (rows, cols), int64
+        Class of each pixel, 1 ... classes; 0 is unlabelled.
+    class_names : tuple of str
+        Name of class 1, 2, and so on.
+    """
+
+    cube: Cube
+    labels: IntArray
+    class_names: tuple[str, ...]
+
+
+def indian_pines() -> Scene:
+    """Load the AVIRIS scene of the Indian Pine test site (Indiana, 12 June 1992).
+
+    145 x 145 pixels of about 20 m, 200 of 220 bands (water absorption removed), 10,249 labelled
+    pixels in 16 classes. It comes with the package tensorly, which is the extra ``hsssl[demo]``.
+    Wavelengths are as that package has them, which is not sorted; the values, floats there, are the
+    integers of the original again. Data: CC BY 3.0.
+
+    Returns
+    -------
+    Scene
+        Cube (145, 145, 200) uint16 with wavelengths in nm, labels (145, 145).
+
+    Raises
+    ------
+    ValueError
+        If tensorly is not installed.
+
+    References
+    ----------
+    Baumgardner, Biehl, Landgrebe: 220 Band AVIRIS Hyperspectral Image Data Set, June 12, 1992 Indian
+    Pine Test Site 3. Purdue University Research Repository, 2015. doi:10.4231/R7RX991C
+
+    Examples
+    --------
+    >>> indian_pines().cube.values.shape                                    # doctest: +SKIP
+    (145, 145, 200)
+    """
+    with warnings.catch_warnings():
+        # Whatever tensorly has to say about its backends is not about this scene.
+        warnings.simplefilter("ignore")
+        try:
+            from tensorly.datasets import load_indian_pines
+        except ImportError as error:
+            raise ValueError(
+                'indian_pines: the scene comes with tensorly; run: pip install "hsssl[demo]"'
+            ) from error
+        bunch = load_indian_pines()
+    stored = np.asarray(bunch["tensor"])
+    values = stored.astype(np.uint16)
+    if not np.array_equal(values, stored):
+        raise ValueError(
+            "indian_pines: tensorly's values are not the integers expected; use version 0.9 or 0.10"
+        )
+    labels, wavelengths = bunch["ticks"]
+    cube = Cube(values=values, wavelengths=np.asarray(wavelengths, dtype=np.float64), source="indian_pines")
+    return Scene(cube, checked_labels(np.asarray(labels), source="indian_pines"), _INDIAN_PINES_CLASSES)
+
+
+_INDIAN_PINES_CLASSES = (
+    "Alfalfa", "Corn-notill", "Corn-mintill", "Corn", "Grass-pasture", "Grass-trees", "Grass-pasture-mowed",
+    "Hay-windrowed", "Oats", "Soybean-notill", "Soybean-mintill", "Soybean-clean", "Wheat", "Woods",
+    "Buildings-Grass-Trees-Drives", "Stone-Steel-Towers",
+)  # fmt: skip
+
+SCENES: dict[str, Callable[[], Scene]] = {"indian_pines": indian_pines}
+
+
+def load_scene(name: str) -> Scene:
+    """Load a named scene with its labels; the names are the keys of `SCENES`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such scene; offers the nearest names.
+    """
+    if name not in SCENES:
+        raise unknown_name("scene", name, SCENES)
+    return SCENES[name]()
+
+
+def open_cube(
+    source: str | os.PathLike[str], *, variable: str | None = None, wavelengths: Wavelengths = None
+) -> Cube:
+    """Open a cube by the path of its file or by the name of a scene.
+
+    Parameters
+    ----------
+    source : str or path
+        A file (see `hsssl.readers.read`) or a key of `SCENES`; a scene's name goes first.
+    variable : str or None
+        Name of the cube in a MATLAB file; needed only where several have three dimensions.
+    wavelengths : array_like (bands,) in nm, str or None
+        Band centres to use in place of the file's: an array, "start:stop" in nm, or a text file.
+
+    Returns
+    -------
+    Cube
+        Raw values; see `hsssl.prepare.prepare` for the step to what a model sees.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``source`` looks like a path and is not there.
+    ValueError
+        If it is neither a scene nor a file, or the file is no cube.
+
+    Examples
+    --------
+    >>> cube = open_cube("scene.hdr", wavelengths="400:1000")               # doctest: +SKIP
+    """
+    name = os.fspath(source)
+    if name in SCENES:
+        cube = load_scene(name).cube
+        centres = band_wavelengths(wavelengths, cube.bands, source=name)
+        return cube if centres is None else replace(cube, wavelengths=centres, fwhm=None)
+    return read(_existing(name), variable=variable, wavelengths=wavelengths)
+
+
+def open_labels(source: str | os.PathLike[str], *, variable: str | None = None) -> IntArray:
+    """Open a label map by the path of its file or by the name of a scene.
+
+    Parameters
+    ----------
+    source : str or path
+        A scene's name; a MATLAB file with one two-dimensional variable; a GeoTIFF, PNG or other
+        raster with one band, whose nodata counts as unlabelled; an ENVI classification; a ``.npy`` file.
+    variable : str or None
+        Name of the map in a MATLAB file; needed only where several have two dimensions.
+
+    Returns
+    -------
+    ndarray, shape (rows, cols), int64
+        Class of each pixel; 0 is unlabelled.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``source`` looks like a path and is not there.
+    ValueError
+        If the values are not integers of at least 0, or the file holds other than one map.
+
+    Examples
+    --------
+    >>> labels = open_labels("Indian_pines_gt.mat")                         # doctest: +SKIP
+    """
+    name = os.fspath(source)
+    if name in SCENES:
+        return load_scene(name).labels
+    path = _existing(name)
+    suffix = path.suffix.lower()
+    if suffix == ".mat":
+        array = _labels_mat(name, variable)
+    elif variable is not None:
+        raise ValueError(f"{name}: only MATLAB files have variables; leave --variable out")
+    elif suffix == ".npy":
+        array = _labels_npy(path)
+    else:
+        array = _labels_image(path)
+    return checked_labels(array, source=name)
+
+
+def checked_labels(array: NDArray[Any], *, source: str) -> IntArray:
+    """Return ``array`` as int64 labels (rows, cols), or say why it is no label map.
+
+    Raises
+    ------
+    ValueError
+        If it has not two dimensions, or holds anything but integers of at least 0.
+    """
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{source}: a label map has shape (rows, cols), got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{source}: labels must be integers, got dtype {array.dtype}")
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.round(array)).all()):
+        raise ValueError(f"{source}: labels must be integers, 0 for unlabelled; some are fractions or NaN")
+    if array.min() < 0:
+        raise ValueError(f"{source}: labels must be at least 0 (unlabelled), the lowest is {array.min():g}")
+    return array.astype(np.int64)
+
+
+def _existing(name: str) -> Path:
+    path = Path(name)
+    if path.exists():
+        return path
+    if path.suffix or path.name != name:
+        raise FileNotFoundError(f"{name}: no such file")
+    error = unknown_name("scene", name, SCENES)
+    raise ValueError(f"{error}; there is no file of that name either")
+
+
+def _labels_mat(name: str, variable: str | None) -> NDArray[Any]:
+    held = variables(name)
+    # Every MATLAB scalar and vector has two dimensions as well.
+    chosen = choose(
+        name, held, variable, lambda v: v.numeric and len(v.shape) == 2 and min(v.shape) > 1, "two dimensions"
+    )
+    return load_variable(name, chosen)
+
+
+def _labels_npy(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a .npy file of plain numbers, or a damaged one") from error
+
+
+def _labels_image(path: Path) -> NDArray[Any]:
+    cube = read(path)
+    if cube.bands != 1:
+        raise ValueError(
+            f"{path}: a label map has one band of class numbers, this image has {cube.bands}; "
+            f"write class numbers, not colours"
+        )
+    values = cube.values[:, :, 0]
+    return np.where(cube.valid, values, np.zeros((), values.dtype)) if cube.nodata is not None else values

@@ -1,0 +1,6 @@
+"""Band-aware views of patches from a resident cube."""
+
+from hsssl_kernels.spectral_views.op import spectral_views
+from hsssl_kernels.spectral_views.spec import ViewSpec
+
+__all__ = ["ViewSpec", "spectral_views"]

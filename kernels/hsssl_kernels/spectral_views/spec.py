@@ -1,0 +1,86 @@
+"""What a view may differ in: the strengths of all augmentations of `spectral_views`, in one frozen record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+__all__ = ["ViewSpec"]
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """Strengths of the band-aware augmentations; the defaults turn every one of them on.
+
+    Gains act on the raw numbers, as illumination does; offsets and noise are in units of each
+    band's standard deviation (of ``1 / scale`` in `spectral_views`). Every strength of 0 turns
+    that augmentation off.
+
+    Parameters
+    ----------
+    flip : float
+        Probability of a mirror image, for rows and for columns each.
+    turn : bool
+        Turn by 0, 90, 180 or 270 degrees with equal chance.
+    jitter : int
+        Largest shift of the centre in pixels, uniform over the square; two views of a sample then
+        lie up to twice as far apart. A neighbour is a positive.
+    gain : float
+        Standard deviation of an independent relative gain of each band.
+    offset : float
+        Standard deviation of an independent offset of each band, in band standard deviations.
+    illumination : float
+        Standard deviation of a smooth relative gain over the spectrum: a constant and the first
+        three cosines over the bands.
+    band_drop : float
+        Probability that a band is set to 0 (its mean), for each band by itself.
+    block_drop : float
+        Probability that one contiguous block of bands is set to 0.
+    block_size : float
+        Largest share of the bands in that block; its length is uniform from one band to this.
+    noise : float
+        Standard deviation of white noise in every value, in band standard deviations.
+    smooth : float
+        Probability of smoothing the spectrum by (1, 2, 1) / 4 over neighbouring bands.
+    cutout : float
+        Probability that a square of pixels is set to 0; never the whole patch, and never the
+        centre pixel.
+    cutout_size : float
+        Largest side of that square as a share of the patch's side.
+
+    Raises
+    ------
+    ValueError
+        If a probability or share lies outside 0 ... 1, or a strength is negative or not finite.
+    """
+
+    flip: float = 0.5
+    turn: bool = True
+    jitter: int = 2
+    gain: float = 0.02
+    offset: float = 0.05
+    illumination: float = 0.05
+    band_drop: float = 0.05
+    block_drop: float = 0.5
+    block_size: float = 0.25
+    noise: float = 0.1
+    smooth: float = 0.2
+    cutout: float = 0.3
+    cutout_size: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "band_drop", "block_drop", "block_size", "smooth", "cutout", "cutout_size"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"ViewSpec: `{name}` must lie in 0 ... 1, got {value}")
+        for name in ("jitter", "gain", "offset", "illumination", "noise"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"ViewSpec: `{name}` must be finite and not negative, got {value}")
+        if self.jitter != int(self.jitter):
+            raise ValueError(f"ViewSpec: `jitter` is a whole number of pixels, got {self.jitter}")
+
+    @classmethod
+    def none(cls) -> ViewSpec:
+        """Return the specification that changes nothing: both views are the plain patch."""
+        return cls(**{f.name: type(f.default)(0) for f in fields(cls)})  # type: ignore[misc]

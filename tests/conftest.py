@@ -1,0 +1,29 @@
+"""Fixtures shared by the tests: where the real scenes lie, and the one that a package brings."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from hsssl.scenes import Scene, load_scene
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real scenes: HSSSL_DATA, or ../shared/data beside the project's root."""
+    stated = os.environ.get("HSSSL_DATA")
+    folder = Path(stated) if stated else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real scenes at {folder}; set HSSSL_DATA to the folder that holds them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def indian_pines() -> Scene:
+    """The Indian Pines scene with its labels."""
+    if importlib.util.find_spec("tensorly") is None:
+        pytest.skip('the Indian Pines scene needs tensorly: pip install "hsssl[demo]"')
+    return load_scene("indian_pines")
