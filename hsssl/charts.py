@@ -89,8 +89,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes:
         axes = figure.add_subplot(1, len(curves), number + 1)
         points = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
         steps, values = np.array(points, dtype=np.float64).T
-        alone = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
-        axes.plot(steps, values, color=_COLOURS[0], linewidth=1.6, **alone)
+        axes.plot(steps, values, color=_COLOURS[0], linewidth=1.6, marker="o" if len(points) == 1 else "")
         axes.set_title(name, size=10, color=INK, loc="left", weight="bold")
         axes.set_xlabel("step")
         axes.grid(color=_FAINT, linewidth=0.7)
@@ -98,7 +97,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes:
             # Collapse is a fall to zero: it must be in view.
             axes.set_ylim(0, 1.1 * max(np.nanmax(values), 1e-9))
         _plain(axes)
-    figure.tight_layout()
+    figure.set_layout_engine("tight")
     return figure_png(figure)
 
 
@@ -128,7 +127,7 @@ def score_bars(protocols: Sequence[Protocol]) -> bytes:
     figure.legend(
         handles, names, loc="lower right", ncols=len(names), frameon=False, fontsize=9, labelcolor=INK
     )
-    figure.tight_layout(rect=(0, 36 / figure.bbox.height, 1, 1))
+    figure.set_layout_engine("tight", rect=(0, 36 / figure.bbox.height, 1, 1))
     return figure_png(figure)
 
 

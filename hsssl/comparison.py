@@ -147,8 +147,8 @@ def estimate(values: Iterable[float]) -> Estimate:
 
     Examples
     --------
-    >>> estimate([0.7, 0.8, 0.9])
-    Estimate(mean=0.8, error=0.05773502691896259, seeds=3)
+    >>> estimate([0.25, 0.75])
+    Estimate(mean=0.5, error=0.25, seeds=2)
     """
     array = np.array(list(values), dtype=np.float64)
     error = float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else math.nan

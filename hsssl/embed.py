@@ -16,7 +16,7 @@ from hsssl.maps import write_features
 from hsssl.sampling import ResidentScene, load_resident
 from hsssl.spec import EncoderSpec, fit_cube
 from hsssl.evaluate.baselines import box_average
-from hsssl_kernels import ViewSpec, spectral_views
+from hsssl_kernels.spectral_views import ViewSpec, spectral_views
 
 __all__ = ["embed"]
 

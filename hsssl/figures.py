@@ -25,6 +25,7 @@ __all__ = [
     "feature_colour",
     "figure_png",
     "has_infrared",
+    "has_natural",
 ]
 
 NATURAL = (660.0, 550.0, 470.0)
@@ -44,6 +45,11 @@ Image = NDArray[np.uint8]
 def has_infrared(cube: Cube) -> bool:
     """Say whether the cube has the bands of a near-infrared false colour (about 860, 660, 550 nm)."""
     return _near_bands(cube, INFRARED) is not None
+
+
+def has_natural(cube: Cube) -> bool:
+    """Say whether the cube has bands near red, green and blue (660, 550, 470 nm)."""
+    return _near_bands(cube, NATURAL) is not None
 
 
 def false_colour(cube: Cube, *, infrared: bool = False) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hsssl.atomic import atomic_path, refuse_existing
 from hsssl.comparison import compare, score_rows
 from hsssl.cube import Cube
-from hsssl.report_parts import config_section, scores_section, training_section
+from hsssl.report_parts import config_section, scores_section, strictest, training_section
 
 if TYPE_CHECKING:
     from hsssl.evaluate import Score
@@ -29,7 +29,7 @@ _CAPTIONS = {
     "thirds.png": "The scene in the middle bands of its last, second and first third",
     "infrared.png": "Near-infrared false colour (860, 660, 550 nm): vegetation is red",
     "features.png": "Features: their first three principal components as red, green, blue",
-    "classes.png": "Class map and truth",
+    "classes.png": "Class map beside the truth, from which its classifier was taught",
     "scores.png": "Overall accuracy, mean over the seeds; whiskers are one standard error",
     "confusion.png": "Confusion matrix",
     "training.png": "Training",
@@ -104,10 +104,14 @@ def write_report(
         if array is not None and array.shape[:2] != (cube.rows, cube.cols):
             raise ValueError(f"report: {what} must have {cube.rows} x {cube.cols} pixels, got {array.shape}")
     rows = score_rows(scores)
-    pictures = _pictures(cube, labels, class_names, features, class_map, scores, metrics)
+    pictures = _pictures(cube, labels, class_names, features, class_map)
+    pictures |= _charts(class_names, scores, metrics)
+    bars, confusion, curves = (
+        _shown(pictures, name) for name in ("scores.png", "confusion.png", "training.png")
+    )
     page = _page(title, _facts(cube, labels, features), pictures, [
-        scores_section(scores, class_names, _shown(pictures, "scores.png"), _shown(pictures, "confusion.png")),
-        training_section(metrics, _shown(pictures, "training.png")),
+        scores_section(scores, class_names, bars, confusion),
+        training_section(metrics, curves),
         config_section(config),
     ])  # fmt: skip
     files = {"report.html": page.encode(), "scores.json": (json.dumps(rows, indent=1) + "\n").encode()}
@@ -122,11 +126,8 @@ def _pictures(
     class_names: Sequence[str],
     features: NDArray[np.floating[Any]],
     class_map: NDArray[np.integer[Any]] | None,
-    scores: Sequence[Score],
-    metrics: Sequence[Mapping[str, Any]],
 ) -> dict[str, bytes]:
-    """Draw all pictures there is something for; file name -> PNG."""
-    from hsssl.charts import confusion_matrix, score_bars, training_curves
+    """Draw the scene; file name -> PNG."""
     from hsssl.figures import class_maps, false_colour, feature_colour, has_infrared, has_natural
 
     pictures = {"natural.png" if has_natural(cube) else "thirds.png": false_colour(cube)}
@@ -135,19 +136,30 @@ def _pictures(
     pictures["features.png"] = feature_colour(features)
     if class_map is not None:
         pictures["classes.png"] = class_maps(class_map, labels, class_names=class_names)
+    return pictures
+
+
+def _charts(
+    class_names: Sequence[str], scores: Sequence[Score], metrics: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """Draw what there are figures for; file name -> PNG."""
+    from hsssl.charts import confusion_matrix, score_bars, training_curves
+
+    pictures = {}
     if scores:
         pictures["scores.png"] = score_bars(compare(score_rows(scores)))
-        pictures["confusion.png"] = confusion_matrix(*confusion_of(strictest(scores), class_names))
+    if shown := strictest(scores):
+        pictures["confusion.png"] = confusion_matrix(shown[1].confusion, class_names)
     if any(row.get("loss") is not None for row in metrics):
         pictures["training.png"] = training_curves(metrics)
     return pictures
 
 
-def _shown(pictures: Mapping[str, bytes], name: str) -> str:
+def _shown(pictures: Mapping[str, bytes], name: str, more: str = "") -> str:
     """Return a picture with its caption as HTML, or nothing if it was not drawn."""
     if name not in pictures:
         return ""
-    caption = escape(_CAPTIONS[name])
+    caption = escape(_CAPTIONS[name] + more)
     data = base64.b64encode(pictures[name]).decode()
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
@@ -170,7 +182,9 @@ def _facts(
 
 def _page(title: str, facts: Sequence[str], pictures: Mapping[str, bytes], sections: Sequence[str]) -> str:
     """Put the page together, pictures of the scene first."""
-    row = "".join(_shown(pictures, name) for name in ("natural.png", "thirds.png", "infrared.png", "features.png"))
+    row = "".join(
+        _shown(pictures, name) for name in ("natural.png", "thirds.png", "infrared.png", "features.png")
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -183,7 +197,7 @@ def _page(title: str, facts: Sequence[str], pictures: Mapping[str, bytes], secti
 <body>
 <h1>{escape(title)}</h1>
 <p class="facts">{escape(" · ".join(facts))}</p>
-<div class="row maps">{row}</div>
+<div class="row">{row}</div>
 {_shown(pictures, "classes.png")}
 {"".join(sections)}
 </body>
@@ -218,7 +232,8 @@ def _write_all(root: Path, files: Mapping[str, bytes]) -> None:
 # Nothing is loaded and nothing runs, whatever a class name holds.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
-:root { color-scheme: light dark; --ink: #22262b; --soft: #5d6670; --line: #d5d9de; --mark: #e8f1fa; --back: #fff; }
+:root { color-scheme: light dark;
+  --ink: #22262b; --soft: #5d6670; --line: #d5d9de; --mark: #e8f1fa; --back: #fff; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e7eb; --soft: #9aa4af; --line: #3a4149; --mark: #1d3042; --back: #16191d; }
 }
@@ -226,11 +241,12 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; }
 h3 { font-size: 1.05rem; margin: 1.75rem 0 .25rem; } p { margin: .4rem 0; }
-.facts, figcaption, .note, summary { color: var(--soft); font-size: .88rem; } .facts { margin-bottom: 1.25rem; }
+.facts, figcaption, .note, summary { color: var(--soft); font-size: .88rem; }
+.facts { margin-bottom: 1.25rem; }
 figure { margin: 0 0 1.25rem; } figcaption { margin-top: .3rem; }
 img { display: block; max-width: 100%; border-radius: 4px; background: #fff; }
-.row { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); }
-.maps img { width: 100%; image-rendering: pixelated; }
+.row { display: flex; flex-wrap: wrap; gap: 0 1rem; }
+.row figure { flex: 1 1 260px; max-width: 500px; } .row img { width: 100%; image-rendering: pixelated; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .6rem 0; font-size: .92rem; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; font-weight: normal; }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hsssl.comparison import ENCODER, Estimate, Protocol, compare, label, score_rows
+from hsssl.figures import class_name
 
 if TYPE_CHECKING:
     from hsssl.evaluate import Score
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["config_section", "scores_section", "strictest", "training_section"]
 
 _LONGEST_VALUE = 300
+_MEASURES = {"oa": "OA, %", "aa": "AA, %", "kappa": "kappa"}
+_UNITS: dict[str, dict[str, Any]] = {"oa": {}, "aa": {}, "kappa": {"scale": 1.0, "digits": 3}}
+_HOW_TO_READ = (
+    "Mean ± standard error of the mean over the seeds; each seed is another split, the same for every row. "
+    "The best of each column is bold. Pretraining saw all valid pixels of this scene, those tested here too, "
+    "but no label (transductive); the PCA of the baselines saw the same pixels."
+)
 
 
 def per_cent(cell: Estimate | None, *, scale: float = 100.0, digits: int = 1) -> str:
@@ -32,20 +40,28 @@ def verdict_sentence(protocol: Protocol) -> str:
     verdict = protocol.verdict()
     if verdict is None:
         return "Nothing to compare: an encoder and a baseline on the same splits are needed."
-    ours = protocol.cell(ENCODER, verdict.encoder)
-    theirs = protocol.cell(verdict.baseline_method, verdict.baseline)
-    gain = verdict.gain
-    spread = f" ± {100 * gain.error:.1f}" if math.isfinite(gain.error) else ""
+    ours = per_cent(protocol.cell(ENCODER, verdict.encoder))
+    theirs = per_cent(protocol.cell(verdict.baseline_method, verdict.baseline))
+    baseline = f"{label(verdict.baseline_method)}, {label(verdict.baseline)}"
+    spread = f" ± {100 * verdict.gain.error:.1f}" if math.isfinite(verdict.gain.error) else ""
     return (
-        f"{verdict.word}: the encoder's best, {per_cent(ours)} % with {label(verdict.encoder)}, against the best "
-        f"baseline's {per_cent(theirs)} % ({label(verdict.baseline_method)}, {label(verdict.baseline)}): "
-        f"{100 * gain.mean:+.1f}{spread} points paired over the same {gain.seeds} splits, "
-        f"ahead on {verdict.ahead} of them."
-    ).replace("+-", "-")
+        f"{verdict.word}: the encoder's best OA, {ours} % ({label(verdict.encoder)}), against the "
+        f"best baseline's, {theirs} % ({baseline}): {100 * verdict.gain.mean:+.1f}{spread} points, paired "
+        f"over the same {_count(verdict.gain.seeds, 'split')}; ahead on {verdict.ahead} of them."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def table(
-    head: Sequence[str], body: Sequence[Sequence[str]], *, mark: int | None = None, bold: set[tuple[int, int]] = frozenset()  # type: ignore[assignment]
+    head: Sequence[str],
+    body: Sequence[Sequence[str]],
+    *,
+    mark: int | None = None,
+    bold: Collection[tuple[int, int]] = (),
+    style: str = "",
 ) -> str:
     """Return an HTML table of plain texts, all escaped; the first column heads its row."""
     lines = ["<tr>" + "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head) + "</tr>"]
@@ -57,4 +73,145 @@ def table(
         )
         opening = '<tr class="encoder">' if number == mark else "<tr>"
         lines.append(f'{opening}<th scope="row">{escape(row[0])}</th>{cells}</tr>')
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+    return f'<div class="scroll"><table class="{style}">{"".join(lines)}</table></div>'
+
+
+def protocol_table(protocol: Protocol, measure: str) -> str:
+    """Return a table of one measure: methods by classifiers, the best of each column in bold."""
+    methods, classifiers = protocol.methods, protocol.classifiers
+    cells = [[protocol.cell(method, name, measure) for name in classifiers] for method in methods]
+    bold = set()
+    for col in range(len(classifiers)):
+        means = [
+            -math.inf if (cell := row[col]) is None or math.isnan(cell.mean) else cell.mean for row in cells
+        ]
+        bold |= {(number, col + 1) for number, mean in enumerate(means) if mean == max(means) > -math.inf}
+    body = [
+        [label(method), *(per_cent(cell, **_UNITS[measure]) for cell in row)]
+        for method, row in zip(methods, cells, strict=True)
+    ]
+    mark = methods.index(ENCODER) if ENCODER in methods else None
+    return table([_MEASURES[measure], *map(label, classifiers)], body, mark=mark, bold=bold)
+
+
+def scores_section(scores: Sequence[Score], class_names: Sequence[str], bars: str, confusion: str) -> str:
+    """Return the scores: tables with verdict and audit for each protocol, class accuracies, charts.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        For each classifier and protocol.
+    class_names : sequence of str
+        Name of class 1, 2, and so on.
+    bars, confusion : str
+        The two charts as HTML.
+    """
+    if not scores:
+        return ""
+    parts = ["<h2>Scores</h2>", f'<p class="note">{_HOW_TO_READ}</p>']
+    for protocol in compare(score_rows(scores)):
+        parts += [
+            f"<h3>{escape(protocol.name.capitalize())}</h3>",
+            f"<p>{escape(verdict_sentence(protocol))}</p>",
+            protocol_table(protocol, "oa"),
+            f'<p class="note">{escape(audit_sentence(protocol_scores(protocol, scores)[0]))}</p>',
+            f"<details><summary>AA and kappa</summary>{protocol_table(protocol, 'aa')}",
+            f"{protocol_table(protocol, 'kappa')}</details>",
+        ]
+    return "".join([*parts, bars, "<h3>Accuracy by class</h3>", class_table(scores, class_names), confusion])
+
+
+def training_section(metrics: Sequence[Mapping[str, Any]], curves: str) -> str:
+    """Return the course of the training, or nothing if no step was logged."""
+    if not metrics:
+        return ""
+    last = metrics[-1]
+    facts = [f"{len(metrics)} logged steps, the last {last.get('step', '–')}"]
+    for key, name in (("loss", "loss"), ("feature_std", "feature std"), ("effective_rank", "effective rank")):
+        if last.get(key) is not None:
+            facts.append(f"{name} {float(last[key]):.4g}")
+    speeds = [
+        float(row["patches_per_second"]) for row in metrics if row.get("patches_per_second") is not None
+    ]
+    if speeds:
+        facts.append(f"{np.median(speeds):,.0f} patches per second (median)")
+    return f"<h2>Training</h2><p>{escape('; '.join(facts))}.</p>{curves}"
+
+
+def config_section(config: Mapping[str, Any]) -> str:
+    """Return the configuration, folded, a line a setting."""
+    rows = [[key, value] for key, value in flattened(config)]
+    if not rows:
+        return ""
+    settings = table(["setting", "value"], rows, style="settings")
+    return f"<h2>Configuration</h2><details><summary>{len(rows)} settings</summary>{settings}</details>"
+
+
+def flattened(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the settings of a nested configuration as ("a.b.0", text), long texts cut."""
+    if isinstance(config, Mapping) and config:
+        for key, value in config.items():
+            yield from flattened(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(config, list | tuple) and any(isinstance(item, Mapping) for item in config):
+        for number, item in enumerate(config):
+            yield from flattened(item, f"{prefix}.{number}")
+    elif prefix:
+        text = str(config)
+        yield prefix, text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} …"
+
+
+def best_scores(scores: Sequence[Score]) -> list[tuple[Protocol, Score]]:
+    """Return each protocol with the score of the classifier that does best on the encoder's features."""
+    found = []
+    for protocol in compare(score_rows(scores)):
+        best = protocol.best([ENCODER])
+        own = [
+            score for score in protocol_scores(protocol, scores) if best and classifier_of(score) == best[1]
+        ]
+        found += [(protocol, score) for score in own[:1]]
+    return found
+
+
+def protocol_scores(protocol: Protocol, scores: Sequence[Score]) -> list[Score]:
+    """Return the scores made by a protocol."""
+    wanted = (protocol.split, protocol.guard)
+    return [score for score in scores if (score.rows[0]["split"], score.rows[0]["guard"]) == wanted]
+
+
+def classifier_of(score: Score) -> str:
+    """Return the classifier of a score."""
+    return str(score.rows[0]["classifier"])
+
+
+def strictest(scores: Sequence[Score]) -> tuple[str, Score] | None:
+    """Return the score tested furthest from its training pixels, with its name; None if there is none."""
+    found = best_scores(scores)
+    if not found:
+        return None
+    protocol, score = max(found, key=lambda pair: (pair[0].split == "block", pair[0].guard or 0))
+    return f"{protocol.name}, {label(classifier_of(score))}", score
+
+
+def class_table(scores: Sequence[Score], class_names: Sequence[str]) -> str:
+    """Return the encoder's accuracy by class, a column a protocol, in per cent."""
+    columns = best_scores(scores)
+    numbers = sorted({number for _, score in columns for number in score.per_class})
+    body = [
+        [
+            f"{number}  {class_name(number, class_names)}",
+            *(_class_cell(score, number) for _, score in columns),
+        ]
+        for number in numbers
+    ]
+    head = [f"{protocol.name}, {label(classifier_of(score))}" for protocol, score in columns]
+    return table(["class", *head], body)
+
+
+def _class_cell(score: Score, number: int) -> str:
+    accuracy = score.per_class.get(number, math.nan)
+    return f"{100 * accuracy:.1f}" if math.isfinite(accuracy) else "–"
+
+
+def audit_sentence(score: Score) -> str:
+    """Say how far position alone gets on the same splits."""
+    return f"Leakage audit: {score.audit}"

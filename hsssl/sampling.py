@@ -12,7 +12,7 @@ from torch import Tensor
 from hsssl.cube import Cube, not_measured
 from hsssl.spec import Sensor
 from hsssl.views import Views, ViewSpec
-from hsssl_kernels import spectral_views
+from hsssl_kernels.spectral_views import spectral_views
 from hsssl_kernels.random import stream_key
 
 __all__ = ["ResidentScene", "draw_views", "load_resident"]

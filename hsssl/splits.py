@@ -144,16 +144,17 @@ def block_split(labels: LabelArray, per_class: int, guard: int, seed: int, tile:
     rng = np.random.default_rng(seed)
     rows, cols = np.divmod(np.arange(flat.size), labels.shape[1])
     tiles = rows // tile * labels.shape[1] + cols // tile
-    train, elsewhere = [], []
+    trained, elsewhere = [], []
     for label in _classes(flat):
         pixels = np.flatnonzero(flat == label)
         drawn = rng.permutation(np.unique(tiles[pixels]))
         in_train = np.isin(tiles[pixels], drawn[: max(1, drawn.size // 2)])
-        number = min(per_class, np.count_nonzero(in_train))
-        train.append(rng.choice(pixels[in_train], number, replace=False))
+        trained.append(pixels[in_train])
         elsewhere.append(pixels[~in_train])
+    # Drawn after all tiles, so that the tiles of a seed do not depend on per_class.
+    train = np.concatenate([rng.choice(pool, min(per_class, pool.size), replace=False) for pool in trained])
     near = np.zeros(labels.shape, dtype=np.uint8)
-    near.ravel()[np.concatenate(train)] = 1
+    near.ravel()[train] = 1
     near = maximum_filter(near, size=2 * guard + 1, mode="constant")
     rest = np.concatenate(elsewhere)
     test = rest[near.ravel()[rest] == 0]
@@ -162,7 +163,7 @@ def block_split(labels: LabelArray, per_class: int, guard: int, seed: int, tile:
             f"block split: no test pixel is more than {guard} pixels from the training pixels; "
             "lower guard or per_class, or label more of the scene"
         )
-    return _finished(flat, np.concatenate(train), test, labels.shape, guard)
+    return _finished(flat, train, test, labels.shape, guard)
 
 
 def fixed_split(train_labels: LabelArray, test_labels: LabelArray) -> Split:

@@ -53,7 +53,7 @@ def pretrain(
     windows: Sequence[int] = WINDOWS,
     method_options: Mapping[str, Any] | None = None,
     encoder_options: Mapping[str, Any] | None = None,
-    precision: str = "no",
+    precision: str | None = None,
     tracker: str | None = None,
     log_every: int = 10,
     checkpoint_every: int = 200,
@@ -85,20 +85,26 @@ def pretrain(
         Side of the patches in pixels. With 1 a sample is a pixel, and ``views.jitter`` makes its neighbours positives.
     batch_size : int
         Patches a step, over all processes.
-    lr, weight_decay : float
-        Of AdamW; the learning rate rises over the first tenth (at most 100 steps), then falls to 0.
+    lr : float
+        Peak learning rate of AdamW: it rises over the first tenth (at most 100 steps), then falls to 0.
+    weight_decay : float
+        Of AdamW.
     views : ViewSpec
         Strengths of the augmentations.
     windows : sequence of int
         Odd sides of the windows over which `hsssl.embed` will average the embedding; kept with the encoder.
-    method_options, encoder_options : mapping, optional
-        Arguments of the method's and the encoder's class.
-    precision : {"no", "bf16", "fp16"}
-        Mixed precision, by Hugging Face Accelerate.
+    method_options : mapping, optional
+        Arguments of the method's class, by name.
+    encoder_options : mapping, optional
+        Arguments of the encoder's class, by name.
+    precision : {"no", "bf16", "fp16"}, optional
+        Mixed precision, by Hugging Face Accelerate; None takes what ``accelerate launch`` was told, if it was.
     tracker : str, optional
         An Accelerate tracker, ``"tensorboard"`` or ``"wandb"`` for instance.
-    log_every, checkpoint_every : int
-        Steps between rows of metrics.jsonl (at most 10), and between checkpoints.
+    log_every : int
+        Steps between rows of metrics.jsonl, at most 10.
+    checkpoint_every : int
+        Steps between checkpoints.
     resume : bool
         Go on from the last checkpoint; from step 0 without one. A finished run is left as it is.
     overwrite : bool
@@ -226,6 +232,7 @@ def _loop(
             loss = wrapped(batch)
             logs = step % settings["log_every"] == 0 or step == steps - 1
             if logs:
+                value = _finite(loss.item(), step)
                 health = feature_health(_features(model, batch))
             accelerator.backward(loss)
             optimizer.step()
@@ -236,7 +243,7 @@ def _loop(
                 now = time.perf_counter()
                 row = {
                     "step": step,
-                    "loss": _finite(loss.item(), step),
+                    "loss": value,
                     "lr": optimizer.param_groups[0]["lr"],
                     "feature_std": health.std,
                     "effective_rank": health.effective_rank,
@@ -306,9 +313,12 @@ def _build(
     return build_method(settings["method"], net, **settings["method_options"]), spec
 
 
-def _accelerator(precision: str, tracker: str | None) -> Accelerator:
+def _accelerator(precision: str | None, tracker: str | None) -> Accelerator:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    # Accelerate keeps the first precision of a process for good; a second run may want another
+    AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision, log_with=tracker)
 
 
@@ -347,7 +357,7 @@ def _check_settings(settings: Mapping[str, Any], checkpoint_every: int) -> None:
         raise ValueError("lr must be positive and weight_decay not negative")
     if not settings["windows"] or any(w < 1 or w % 2 == 0 for w in settings["windows"]):
         raise ValueError(f"windows must be odd sides of at least 1, got {settings['windows']}")
-    if settings["precision"] not in ("no", "bf16", "fp16"):
+    if settings["precision"] not in (None, "no", "bf16", "fp16"):
         raise ValueError(f"precision must be no, bf16 or fp16, got {settings['precision']!r}")
 
 

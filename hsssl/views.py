@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hsssl_kernels import ViewSpec
+from hsssl_kernels.spectral_views import ViewSpec
 
 __all__ = ["DEFAULT_VIEWS", "ViewSpec", "Views"]
 

@@ -1,0 +1,87 @@
+"""Which implementation runs, and how an op is registered with torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["MAX_COLUMNS", "Backend", "choose_backend", "interpreting", "register"]
+
+Backend = Literal["auto", "triton", "torch"]
+
+MAX_COLUMNS = 1024
+_TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_LIBRARY = torch.library.Library("hsssl_kernels", "FRAGMENT")
+
+
+def interpreting() -> bool:
+    """Return whether Triton kernels run in its interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")
+
+
+def choose_backend(op: str, backend: str, x: Tensor) -> str:
+    """Return "triton" or "torch" for an input (n, D).
+
+    "auto" takes Triton on CUDA and ROCm where the kernels support the input, else blocked torch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``backend`` is unknown, or "triton" was asked for and cannot take this input.
+    """
+    if backend not in ("auto", "triton", "torch"):
+        raise ValueError(f'{op}: `backend` must be "auto", "triton" or "torch", got {backend!r}')
+    if backend == "torch":
+        return "torch"
+    fits = x.dtype in _TRITON_DTYPES and x.shape[-1] <= MAX_COLUMNS
+    if backend == "auto":
+        return "triton" if x.is_cuda and fits and _has_triton() else "torch"
+    _check_triton(op, x)
+    return "triton"
+
+
+def _check_triton(op: str, x: Tensor) -> None:
+    if not _has_triton():
+        raise ValueError(f'{op}: `backend="triton"` needs the package triton; install it or use backend="torch"')
+    if not x.is_cuda and not interpreting():
+        raise ValueError(
+            f'{op}: `backend="triton"` needs tensors on a CUDA or ROCm device, got {x.device}; '
+            'move them, or use backend="torch"'
+        )
+    if x.dtype not in _TRITON_DTYPES:
+        raise TypeError(
+            f'{op}: `backend="triton"` takes float32, float16 or bfloat16, got {x.dtype}; '
+            'cast it, or use backend="torch"'
+        )
+    if interpreting() and x.dtype == torch.bfloat16:
+        raise TypeError(
+            f"{op}: Triton's interpreter computes bfloat16 on raw bits, wrongly; use float16 or float32 with it"
+        )
+    if x.shape[-1] > MAX_COLUMNS:
+        raise ValueError(
+            f'{op}: `backend="triton"` takes up to D={MAX_COLUMNS} columns, got {x.shape[-1]}; '
+            'project them first, or use backend="torch"'
+        )
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def register(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Register one op that torch.compile treats as opaque, and return the function that calls it.
+
+    ``implementation`` serves every device; it looks at its own ``backend`` argument. Gradients
+    are formed by the callers' `torch.autograd.Function`, so none is registered here.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"hsssl_kernels::{name}", fake, lib=_LIBRARY)
+    op: Callable[..., Any] = getattr(torch.ops.hsssl_kernels, name).default
+    return op

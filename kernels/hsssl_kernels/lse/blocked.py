@@ -1,0 +1,130 @@
+"""Log-sum-exp and its gradient in plain torch, tile by tile: O(n D) memory on any device.
+
+The whole matrix S = x y^T / temperature is visited in tiles that stay in the cache. Where x is y
+and S is therefore symmetric, only tiles on and above the diagonal are computed: each serves its
+rows and, transposed, its columns. Forward and backward then take 2 n^2 D operations for the
+similarities and 2 n^2 D for the gradient, against 6 n^2 D with the matrix stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["lse_blocked", "lse_grad_blocked"]
+
+_TILE = 512
+# Up to here exp(S) neither overflows nor vanishes, so no maximum need be taken off first; the
+# distance to the limits (88 and 709) leaves room for sums over any number of columns.
+_SAFE = {torch.float32: 60.0, torch.float64: 600.0}
+
+
+def lse_blocked(x: Tensor, y: Tensor, scale: float, self_offset: int, columns: bool) -> tuple[Tensor, Tensor]:
+    """Return log-sum-exp over rows (n,) and, where ``columns``, over columns (m,), else (0,).
+
+    Parameters
+    ----------
+    x, y : Tensor, shapes (n, D) and (m, D)
+        Rows and columns of the similarity matrix.
+    scale : float
+        1 / temperature.
+    self_offset : int
+        Entry (i, i + self_offset) is left out; -1 leaves nothing out.
+    columns : bool
+        Whether the sums over columns are wanted too.
+    """
+    triangle = not columns and self_offset == 0 and _same(x, y)
+    x, y = _widen(x), _widen(y)
+    safe = _is_safe(x, y, scale)
+    gone = 0.0 if safe else float("-inf")
+    over_rows = x.new_full((len(x),), gone)
+    over_columns = over_rows if triangle else x.new_full((len(y) if columns else 0,), gone)
+    scaled, scratch = x * scale, x.new_empty(_TILE * _TILE)
+    for rows, cols in _tiles(len(x), len(y), triangle):
+        tile = _similarity(scaled[rows], y[cols], scratch)  # (r, c)
+        if safe:
+            tile.exp_()
+        _drop_self(tile, rows.start, cols.start, self_offset, gone)
+        _add(over_rows[rows], tile, 1, safe)
+        if columns or (triangle and rows != cols):
+            _add(over_columns[cols], tile, 0, safe)
+    if safe:
+        over_rows, over_columns = over_rows.log(), over_columns.log()
+    return over_rows, x.new_empty(0) if triangle else over_columns
+
+
+def lse_grad_blocked(
+    x: Tensor,
+    y: Tensor,
+    scale: float,
+    x_side: tuple[Tensor, Tensor],
+    y_side: tuple[Tensor, Tensor],
+    self_offset: int,
+    both: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return W y (n, D) and, where ``both``, W^T x (m, D), else (0, D).
+
+    ``W_ij = a_i exp(S_ij - r_i) + b_j exp(S_ij - c_j)`` with ``x_side = (r, a)`` and
+    ``y_side = (c, b)``; a side that takes no part has log-sum-exp inf and weight 0.
+    """
+    symmetric = _same(x, y) and _same(x_side[0], y_side[0]) and _same(x_side[1], y_side[1])
+    triangle = not both and self_offset == 0 and symmetric
+    x, y = _widen(x), _widen(y)
+    safe = _is_safe(x, y, scale)
+    if safe:  # W factorises: exp(S) (u_i + v_j)
+        u, v = x_side[1] * (-x_side[0]).exp(), y_side[1] * (-y_side[0]).exp()
+    dx = torch.zeros_like(x)
+    dy = dx if triangle else x.new_zeros(len(y) if both else 0, x.shape[1])
+    scaled, scratch, spare = x * scale, x.new_empty(_TILE * _TILE), x.new_empty(_TILE * _TILE)
+    for rows, cols in _tiles(len(x), len(y), triangle):
+        tile = _similarity(scaled[rows], y[cols], scratch)  # (r, c)
+        other = spare[: tile.numel()].view_as(tile)
+        if safe:
+            tile.exp_().mul_(torch.add(u[rows, None], v[cols], out=other))
+        else:
+            torch.sub(tile, y_side[0][cols], out=other).exp_().mul_(y_side[1][cols])
+            tile.sub_(x_side[0][rows, None]).exp_().mul_(x_side[1][rows, None]).add_(other)
+        _drop_self(tile, rows.start, cols.start, self_offset, 0.0)
+        dx[rows].addmm_(tile, y[cols])
+        if both or (triangle and rows != cols):
+            dy[cols].addmm_(tile.T, x[rows])
+    return dx, x.new_empty(0, x.shape[1]) if triangle else dy
+
+
+def _tiles(n: int, m: int, triangle: bool) -> Iterator[tuple[slice, slice]]:
+    for i in range(0, n, _TILE):
+        for j in range(i if triangle else 0, m, _TILE):
+            yield slice(i, min(i + _TILE, n)), slice(j, min(j + _TILE, m))
+
+
+def _similarity(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
+    return torch.mm(x, y.T, out=scratch[: len(x) * len(y)].view(len(x), len(y)))
+
+
+def _drop_self(tile: Tensor, row: int, column: int, self_offset: int, value: float) -> None:
+    diagonal = row + self_offset - column
+    if self_offset >= 0 and -tile.shape[0] < diagonal < tile.shape[1]:
+        tile.diagonal(diagonal).fill_(value)
+
+
+def _add(total: Tensor, tile: Tensor, dim: int, safe: bool) -> None:
+    """Take the tile into running sums, or into running logarithms of sums, in place."""
+    if safe:
+        total += tile.sum(dim)
+    else:
+        torch.logaddexp(total, tile.logsumexp(dim), out=total)
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.to(torch.float32)
+
+
+def _is_safe(x: Tensor, y: Tensor, scale: float) -> bool:
+    largest = x.square().sum(1).amax().sqrt() * y.square().sum(1).amax().sqrt()
+    return float(largest) * scale <= _SAFE[x.dtype]

@@ -1,0 +1,244 @@
+"""Triton kernels: log-sum-exp of S = x y^T / temperature by rows, and the gradient's one sweep.
+
+    forward   lse_i = log sum_j exp(S_ij)
+    backward  out_i = sum_j W_ij y_j,   W_ij = a_i exp(S_ij - r_i) + b_j exp(S_ij - c_j)
+
+A program owns a block of rows and walks over blocks of columns; S lives in registers. Saved between
+the two: n logarithms; recomputed: S. Forward 2 n m D operations, backward 4 n m D; bytes O((n + m) D).
+Few rows against many columns (a queue) are split over columns, and the parts merged in a fixed
+order: no atomics, the same bits every time.
+
+Logarithms inside are to base 2. Rows of norm 1 bound |S| by the scale, so that a constant takes the
+place of the running maximum and W takes one exponential: exp(S - c) (u_i + v_j).
+
+Derived from the log-sum-exp streaming of Rabe and Staats 2021, arXiv:2112.05682.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hsssl_kernels.launch import architecture, splits_for, tile_for
+
+__all__ = ["launch_lse", "launch_lse_grad"]
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+_LN_2 = tl.constexpr(0.6931471805599453)
+# Below this temperature exp(S - 1 / temperature) can vanish in float32, and the maximum is needed.
+_FIXED_SHIFT_FROM = 0.025
+
+
+@triton.jit
+def _load_rows(base_ptr, rows, count, columns, D: tl.constexpr):
+    inside = (rows[:, None] < count) & (columns[None, :] < D)
+    return tl.load(base_ptr + rows[:, None] * D + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _similarity(
+    x_tile, y_tile, x_base, y_base, rows, n_left, cols, m_left,
+    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Return x y^T (BLOCK_M, BLOCK_N): of the tiles where they hold all D columns, else chunk by chunk."""
+    if BLOCK_D >= D:
+        s = tl.dot(x_tile, tl.trans(y_tile), input_precision="ieee")
+    else:
+        s = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
+        for d in range(0, D, BLOCK_D):
+            columns = d + tl.arange(0, BLOCK_D)
+            x_part = _load_rows(x_base, rows, n_left, columns, D)
+            y_part = _load_rows(y_base, cols, m_left, columns, D)
+            s = tl.dot(x_part, tl.trans(y_part), s, input_precision="ieee")
+    return s
+
+
+@triton.jit
+def _lse_fwd_kernel(
+    x_ptr,  # (n, D)
+    y_ptr,  # (m, D)
+    lse_ptr,  # (splits, n) float32, natural logarithms
+    scale,  # log2(e) / temperature
+    n,
+    m,
+    self_offset,
+    span,  # columns of one split, a multiple of BLOCK_N
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    UNIT: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+):
+    first = tl.program_id(0) * BLOCK_M
+    split = tl.program_id(1)
+    rows = tl.arange(0, BLOCK_M)
+    cols = tl.arange(0, BLOCK_N)
+    columns = tl.arange(0, BLOCK_D)
+    x_base = x_ptr + first.to(tl.int64) * D
+    x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
+    total = tl.zeros([BLOCK_M], dtype=tl.float32)
+    top = tl.full([BLOCK_M], -1.0e30, dtype=tl.float32)  # finite: a split may hold no column of a row
+    for j in range(split * span, tl.minimum((split + 1) * span, m), BLOCK_N):
+        y_base = y_ptr + j.to(tl.int64) * D
+        y_tile = _load_rows(y_base, cols, m - j, columns, D)  # (BLOCK_N, BLOCK_D)
+        s = _similarity(
+            x_tile, y_tile, x_base, y_base, rows, n - first, cols, m - j, D, BLOCK_M, BLOCK_N, BLOCK_D
+        )
+        if UNIT:
+            # one fused multiply-add an element takes the shift off and the columns past m out
+            s = s * scale + tl.where(cols < m - j, -scale, float("-inf"))[None, :]
+        else:
+            s = s * scale + tl.where(cols < m - j, 0.0, float("-inf"))[None, :]
+        if EXCLUDE_SELF:
+            s = tl.where((first + self_offset + rows)[:, None] == (j + cols)[None, :], float("-inf"), s)
+        if UNIT:
+            total += tl.sum(tl.exp2(s), 1)
+        else:
+            new_top = tl.maximum(top, tl.max(s, 1))
+            total = total * tl.exp2(top - new_top) + tl.sum(tl.exp2(s - new_top[:, None]), 1)
+            top = new_top
+    if UNIT:
+        top = tl.zeros([BLOCK_M], dtype=tl.float32) + scale
+    lse = (top + tl.log2(total)) * _LN_2
+    tl.store(lse_ptr + split.to(tl.int64) * n + first + rows, lse, mask=rows < n - first)
+
+
+@triton.jit
+def _lse_bwd_kernel(
+    x_ptr,  # (n, D)
+    y_ptr,  # (m, D)
+    x_lse_ptr,  # (n,) float32; inf where the rows take no part
+    x_weight_ptr,  # (n,) float32
+    y_lse_ptr,  # (m,) float32
+    y_weight_ptr,  # (m,) float32
+    out_ptr,  # (splits, n, D) float32
+    scale,
+    n,
+    m,
+    self_offset,
+    span,
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_O: tl.constexpr,  # columns of out of one program
+    LIFT: tl.constexpr,  # W is formed 2^LIFT times too large, off float16's subnormal numbers
+    UNIT: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr,
+):
+    first = tl.program_id(0) * BLOCK_M
+    split = tl.program_id(2)
+    rows = tl.arange(0, BLOCK_M)
+    cols = tl.arange(0, BLOCK_N)
+    columns = tl.arange(0, BLOCK_D)
+    out_columns = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    x_base = x_ptr + first.to(tl.int64) * D
+    x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
+    x_lse = tl.load(x_lse_ptr + first + rows, mask=rows < n - first, other=float("inf")) * _LOG2_E
+    x_weight = tl.load(x_weight_ptr + first + rows, mask=rows < n - first, other=0.0)
+    if UNIT:
+        x_weight *= tl.exp2(scale - x_lse)
+    out = tl.zeros([BLOCK_M, BLOCK_O], dtype=tl.float32)
+    for j in range(split * span, tl.minimum((split + 1) * span, m), BLOCK_N):
+        y_base = y_ptr + j.to(tl.int64) * D
+        y_tile = _load_rows(y_base, cols, m - j, columns, D)  # (BLOCK_N, BLOCK_D)
+        y_lse = tl.load(y_lse_ptr + j + cols, mask=cols < m - j, other=float("inf")) * _LOG2_E
+        y_weight = tl.load(y_weight_ptr + j + cols, mask=cols < m - j, other=0.0)
+        s = _similarity(
+            x_tile, y_tile, x_base, y_base, rows, n - first, cols, m - j, D, BLOCK_M, BLOCK_N, BLOCK_D
+        )
+        if UNIT:
+            # columns past m need no mask: their y is 0 and their weight finite
+            w = tl.exp2(s * scale + (LIFT - scale))
+            w *= x_weight[:, None] + (y_weight * tl.exp2(scale - y_lse))[None, :]
+        else:
+            s = s * scale + LIFT
+            w = tl.exp2(s - x_lse[:, None]) * x_weight[:, None]
+            w += tl.exp2(s - y_lse[None, :]) * y_weight[None, :]
+            w = tl.where((cols < m - j)[None, :], w, 0.0)
+        if EXCLUDE_SELF:
+            w = tl.where((first + self_offset + rows)[:, None] == (j + cols)[None, :], 0.0, w)
+        if BLOCK_D >= D:
+            y_out = y_tile
+        else:
+            y_out = _load_rows(y_base, cols, m - j, out_columns, D)  # (BLOCK_N, BLOCK_O)
+        out = tl.dot(w.to(y_out.dtype), y_out, out, input_precision="ieee")
+    out *= tl.exp2(-1.0 * LIFT)
+    out_base = out_ptr + (split.to(tl.int64) * n + first) * D
+    inside = (rows[:, None] < n - first) & (out_columns[None, :] < D)
+    tl.store(out_base + rows[:, None] * D + out_columns[None, :], out, mask=inside)
+
+
+def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool) -> Tensor:
+    """Return the natural log-sum-exp (n,), float32, of every row of x y^T scale."""
+    (n, columns), m = x.shape, len(y)
+    tile = tile_for("lse_fwd", architecture(x), x.dtype, columns)
+    row_blocks = triton.cdiv(n, tile.block_m)
+    splits, span = splits_for(tile, row_blocks, m)
+    parts = torch.empty(splits, n, dtype=torch.float32, device=x.device)
+    _lse_fwd_kernel[(row_blocks, splits)](
+        x_ptr=x.contiguous(),
+        y_ptr=y.contiguous(),
+        lse_ptr=parts,
+        scale=scale * _LOG2_E.value,
+        n=n,
+        m=m,
+        self_offset=self_offset,
+        span=span,
+        D=columns,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_D=tile.block_d,
+        UNIT=_fixed_shift(unit, scale),
+        EXCLUDE_SELF=self_offset >= 0,
+        **tile.options(),
+    )
+    return parts.logsumexp(0) if splits > 1 else parts[0]
+
+
+def launch_lse_grad(
+    x: Tensor,
+    y: Tensor,
+    scale: float,
+    x_side: tuple[Tensor, Tensor],
+    y_side: tuple[Tensor, Tensor],
+    self_offset: int,
+    unit: bool,
+) -> Tensor:
+    """Return W y (n, D), float32; the sides are (log-sum-exp, weight) of rows and of columns."""
+    (n, columns), m = x.shape, len(y)
+    tile = tile_for("lse_bwd", architecture(x), x.dtype, columns)
+    row_blocks, out_blocks = triton.cdiv(n, tile.block_m), triton.cdiv(columns, tile.block_o)
+    splits, span = splits_for(tile, row_blocks * out_blocks, m)
+    parts = torch.empty(splits, n, columns, dtype=torch.float32, device=x.device)
+    _lse_bwd_kernel[(row_blocks, out_blocks, splits)](
+        x_ptr=x.contiguous(),
+        y_ptr=y.contiguous(),
+        x_lse_ptr=x_side[0].contiguous(),
+        x_weight_ptr=x_side[1].contiguous(),
+        y_lse_ptr=y_side[0].contiguous(),
+        y_weight_ptr=y_side[1].contiguous(),
+        out_ptr=parts,
+        scale=scale * _LOG2_E.value,
+        n=n,
+        m=m,
+        self_offset=self_offset,
+        span=span,
+        D=columns,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_D=tile.block_d,
+        BLOCK_O=tile.block_o,
+        LIFT=14 if x.dtype == torch.float16 else 0,
+        UNIT=_fixed_shift(unit, scale),
+        EXCLUDE_SELF=self_offset >= 0,
+        **tile.options(),
+    )
+    return parts.sum(0) if splits > 1 else parts[0]
+
+
+def _fixed_shift(unit: bool, scale: float) -> bool:
+    return unit and scale * _FIXED_SHIFT_FROM <= 1

@@ -1,0 +1,92 @@
+"""The two ops under every contrastive loss: log-sum-exp of similarities, and its gradient."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hsssl_kernels.checks import scale_of
+from hsssl_kernels.dispatch import register
+from hsssl_kernels.lse.blocked import lse_blocked, lse_grad_blocked
+
+__all__ = ["lse", "lse_grad"]
+
+
+def _lse(
+    x: Tensor, y: Tensor, temperature: Tensor, self_offset: int, columns: bool, unit: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    scale = scale_of(temperature)
+    if backend == "torch":
+        return lse_blocked(x, y, scale, self_offset, columns)
+    from hsssl_kernels.lse.kernel import launch_lse
+
+    rows = launch_lse(x, y, scale, self_offset, unit)
+    return rows, launch_lse(y, x, scale, -1, unit) if columns else rows.new_empty(0)
+
+
+def _lse_fake(
+    x: Tensor, y: Tensor, temperature: Tensor, self_offset: int, columns: bool, unit: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    wide = x.float() if x.element_size() < 4 else x
+    return wide.new_empty(x.shape[0]), wide.new_empty(y.shape[0] if columns else 0)
+
+
+def _lse_grad(
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor,
+    x_lse: Tensor,
+    x_weight: Tensor,
+    y_lse: Tensor,
+    y_weight: Tensor,
+    self_offset: int,
+    both: bool,
+    unit: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    scale = scale_of(temperature)
+    x_side, y_side = (x_lse, x_weight), (y_lse, y_weight)
+    if backend == "torch":
+        return lse_grad_blocked(x, y, scale, x_side, y_side, self_offset, both)
+    from hsssl_kernels.lse.kernel import launch_lse_grad
+
+    dx = launch_lse_grad(x, y, scale, x_side, y_side, self_offset, unit)
+    if not both:
+        return dx, dx.new_empty(0, x.shape[1])
+    return dx, launch_lse_grad(y, x, scale, y_side, x_side, -1, unit)
+
+
+def _lse_grad_fake(
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor,
+    x_lse: Tensor,
+    x_weight: Tensor,
+    y_lse: Tensor,
+    y_weight: Tensor,
+    self_offset: int,
+    both: bool,
+    unit: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    columns = x.shape[1]
+    return x_lse.new_empty(x.shape[0], columns), x_lse.new_empty(y.shape[0] if both else 0, columns)
+
+
+# lse(x (n, D), y (m, D)) -> over rows (n,), over columns (m,) or (0,): natural logarithms in
+# float32 (float64 for float64) of the sums of exp(x y^T / temperature), without the entries
+# (i, i + self_offset) if self_offset >= 0. `unit` promises rows of norm 1.
+lse = register(
+    "lse(Tensor x, Tensor y, Tensor temperature, int self_offset, bool columns, bool unit, str backend)"
+    " -> (Tensor, Tensor)",
+    _lse,
+    _lse_fake,
+)
+
+# lse_grad(...) -> W y (n, D), W^T x (m, D) or (0, D), in float32 (float64 for float64), where
+# W_ij = x_weight_i exp(S_ij - x_lse_i) + y_weight_j exp(S_ij - y_lse_j); self_offset needs both=False.
+lse_grad = register(
+    "lse_grad(Tensor x, Tensor y, Tensor temperature, Tensor x_lse, Tensor x_weight, Tensor y_lse,"
+    " Tensor y_weight, int self_offset, bool both, bool unit, str backend) -> (Tensor, Tensor)",
+    _lse_grad,
+    _lse_grad_fake,
+)

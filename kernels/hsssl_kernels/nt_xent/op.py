@@ -1,0 +1,113 @@
+"""The public op: NT-Xent, exact in O(n D) memory, with one sweep over the similarities each way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hsssl_kernels.checks import check_pair, check_temperature
+from hsssl_kernels.dispatch import Backend, choose_backend
+from hsssl_kernels.distributed import check_even, gather, mean_over_ranks, rank_and_world
+from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.rows import finish_rows, unit_rows
+
+__all__ = ["nt_xent"]
+
+
+def nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float | Tensor = 0.5,
+    normalize: bool = True,
+    gather_distributed: bool = False,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Return SimCLR's contrastive loss over a batch of pairs.
+
+    With z the n = 2 B rows of both views, each of norm 1, and i' the partner of row i,
+    ``loss = mean_i [ log sum_(j != i) exp(<z_i, z_j> / t) - <z_i, z_i'> / t ]``.
+    No matrix of similarities is stored: memory is O(n D), and the value is exact at any n.
+
+    Parameters
+    ----------
+    z1, z2 : Tensor, shape (B, D), float64, float32, float16 or bfloat16
+        Embeddings of the two views; row i of both is a pair. Any strides.
+    temperature : float or Tensor of one element
+        t > 0; a tensor may require a gradient. Reading a tensor waits for the GPU once a call.
+    normalize : bool
+        Divide every row by its norm; False takes the rows as they are.
+    gather_distributed : bool
+        Contrast with the rows of all ranks of the default process group (which must bring equal
+        shapes). Each rank returns the mean over all ranks' rows, and the mean over ranks of the
+        parameters' gradients, as DistributedDataParallel takes it, is that of one process with the
+        whole batch. Without a process group this changes nothing.
+    backend : {"auto", "triton", "torch"}
+        "auto" is Triton on CUDA and ROCm, blocked torch elsewhere.
+
+    Returns
+    -------
+    loss : Tensor, scalar, float32 (float64 for float64)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes, dtypes or devices disagree, the batch is empty or differs between ranks, or the
+        temperature is not a positive finite number.
+
+    References
+    ----------
+    Chen et al. 2020, "A simple framework for contrastive learning of visual representations", arXiv:2002.05709.
+
+    Examples
+    --------
+    >>> import torch
+    >>> z = torch.eye(2)
+    >>> round(nt_xent(z, z, temperature=1.0).item(), 4)  # log(e + 2) - 1
+    0.5514
+    """
+    check_pair("nt_xent", "z1", z1, "z2", z2)
+    value = check_temperature("nt_xent", temperature)
+    chosen = choose_backend("nt_xent", backend, z1)
+    gathering = rank_and_world(gather_distributed)[1] > 1
+    if gathering:
+        check_even("nt_xent", z1)
+    loss: Tensor = _NTXent.apply(torch.cat([z1, z2]), value, normalize, gathering, chosen)  # type: ignore[no-untyped-call]
+    return mean_over_ranks(loss) if gathering else loss
+
+
+class _NTXent(torch.autograd.Function):
+    """Mean over this rank's rows; its gradient is that of the sum of all ranks' means."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, temperature: Tensor, normalize: bool, gathering: bool, backend: str
+    ) -> Tensor:
+        value = temperature.detach().to("cpu", torch.float64).reshape(())
+        unit, inverse = unit_rows(z, backend) if normalize else (z, z.new_empty(0))
+        everyone = gather(unit) if gathering else unit  # (N, D)
+        offset = rank_and_world(gathering)[0] * len(z)
+        over_rows, _ = lse(unit, everyone, value, offset, False, normalize, backend)  # (n,)
+        wide = unit.to(over_rows.dtype)
+        positive = (wide * wide.roll(len(z) // 2, 0)).sum(1) / value
+        ctx.save_for_backward(z, unit, inverse, everyone, over_rows, temperature, value)
+        ctx.options = (offset, normalize, gathering, backend)
+        return (over_rows - positive).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        z, unit, inverse, everyone, over_rows, temperature, value = ctx.saved_tensors
+        offset, normalize, gathering, backend = ctx.options
+        all_lse = gather(over_rows) if gathering else over_rows
+        all_ones = torch.ones_like(all_lse)
+        ones = all_ones[: len(z)]
+        total, _ = lse_grad(
+            unit, everyone, value, over_rows, ones, all_lse, all_ones, offset, False, normalize, backend
+        )
+        factor = gradients[0] / (len(z) * value)
+        dz, along = finish_rows(total, unit, 2 * ones, z, inverse, factor, len(z) // 2, backend)
+        # every similarity is bilinear in z, hence the half
+        dt = (-0.5 * along.sum() / value).to(temperature).reshape(temperature.shape)
+        return dz, dt if ctx.needs_input_grad[1] else None, None, None, None
