@@ -1,1 +1,27 @@
 """Self-supervised learning for hyperspectral and multispectral images."""
+
+from hsssl.classify import classify
+from hsssl.cube import Cube
+from hsssl.embed import embed
+from hsssl.evaluate.protocol import evaluate
+from hsssl.prepare import prepare
+from hsssl.run import Run, load_encoder
+from hsssl.scenes import SCENES, load_scene, open_cube, open_labels
+from hsssl.train import pretrain
+from hsssl.views import ViewSpec
+
+__all__ = [
+    "SCENES",
+    "Cube",
+    "Run",
+    "ViewSpec",
+    "classify",
+    "embed",
+    "evaluate",
+    "load_encoder",
+    "load_scene",
+    "open_cube",
+    "open_labels",
+    "prepare",
+    "pretrain",
+]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.comparison import ENCODER, Protocol, label
+from hsssl.comparison import ENCODER, Comparison, label
 from hsssl.figures import DPI, INK, blank_figure, class_name, figure_png
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#
 _CURVES = (("loss", "loss"), ("feature_std", "feature std"), ("effective_rank", "effective rank"))
 
 
-def confusion_matrix(confusion: NDArray[Any], class_names: Sequence[str] = ()) -> bytes:
+def confusion_matrix(
+    confusion: NDArray[Any], class_names: Sequence[str] = (), *, numbers: Sequence[int] | None = None
+) -> bytes:
     """Show a confusion matrix as per cent of each true class.
 
     Parameters
@@ -33,6 +35,8 @@ def confusion_matrix(confusion: NDArray[Any], class_names: Sequence[str] = ()) -
         Counts (or shares); rows are true, columns predicted.
     class_names : sequence of str
         Name of class 1, 2, and so on.
+    numbers : sequence of int or None
+        Class number of each row and column; None is 1, 2, and so on.
 
     Returns
     -------
@@ -44,7 +48,8 @@ def confusion_matrix(confusion: NDArray[Any], class_names: Sequence[str] = ()) -
     share = np.full_like(counts, np.nan)
     np.divide(100 * counts, total, out=share, where=total > 0)
     classes = len(counts)
-    names = [f"{class_name(number, class_names)}  {number}" for number in range(1, classes + 1)]
+    numbers = range(1, classes + 1) if numbers is None else numbers
+    names = [f"{class_name(number, class_names)}  {number}" for number in numbers]
     cell = 40 if classes <= 24 else max(8, 1000 // classes)
     left, bottom, top = 30 + 11 * max(len(name) for name in names), 64, 16
     figure = blank_figure(left + cell * classes + 20, bottom + cell * classes + top)
@@ -53,7 +58,7 @@ def confusion_matrix(confusion: NDArray[Any], class_names: Sequence[str] = ()) -
     axes.imshow(np.ma.masked_invalid(share), cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     axes.set_facecolor(_FAINT)
     axes.set_yticks(range(classes), names, parse_math=False)
-    axes.set_xticks(range(classes), [str(number) for number in range(1, classes + 1)])
+    axes.set_xticks(range(classes), [str(number) for number in numbers])
     axes.set_xlabel("predicted class, % of the true class")
     _plain(axes, size=8 if classes <= 24 else 5)
     if classes <= 24:
@@ -101,12 +106,12 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes:
     return figure_png(figure)
 
 
-def score_bars(protocols: Sequence[Protocol]) -> bytes:
+def score_bars(protocols: Sequence[Comparison]) -> bytes:
     """Show the overall accuracy of every method and classifier, a panel a protocol.
 
     Parameters
     ----------
-    protocols : sequence of Protocol
+    protocols : sequence of Comparison
         What `hsssl.comparison.compare` returned.
 
     Returns
@@ -131,7 +136,7 @@ def score_bars(protocols: Sequence[Protocol]) -> bytes:
     return figure_png(figure)
 
 
-def _bars(axes: Axes, protocol: Protocol, colours: Mapping[str, str]) -> None:
+def _bars(axes: Axes, protocol: Comparison, colours: Mapping[str, str]) -> None:
     """Draw a horizontal bar for each method and classifier, the first method on top."""
     height = 0.8 / len(colours)
     for number, (classifier, colour) in enumerate(colours.items()):

@@ -17,10 +17,11 @@ from typing import Any, Literal
 import tyro
 
 import hsssl
+from hsssl.atomic import refuse_existing
 from hsssl.cube import Cube
 from hsssl.demo import demo as run_demo
 from hsssl.encoders import ENCODERS
-from hsssl.evaluate import CLASSIFIERS
+
 from hsssl.methods import METHODS
 from hsssl.train import pretrain as run_pretraining
 
@@ -31,7 +32,9 @@ Argument = tyro.conf.Positional[str]
 Arguments = tyro.conf.Positional[tuple[str, ...]]
 
 
-def info(cube: Argument, *, variable: str | None = None, wavelengths: str | None = None, json: bool = False) -> None:
+def info(
+    cube: Argument, *, variable: str | None = None, wavelengths: str | None = None, json: bool = False
+) -> None:
     """Say what a cube's file says: shape, wavelengths, nodata, georeference, statistics, suspicious things.
 
     Parameters
@@ -51,13 +54,17 @@ def info(cube: Argument, *, variable: str | None = None, wavelengths: str | None
     print(_json(description) if json else format_description(description))
 
 
-def pretrain(cubes: Arguments, *, variable: str | None = None, wavelengths: str | None = None, **settings: Any) -> None:
+def pretrain(
+    cubes: Arguments, *, variable: str | None = None, wavelengths: str | None = None, **settings: Any
+) -> None:
     """Stand in for `hsssl.pretrain`, with cubes by path or name; see `_pretrain_command`."""
     if not cubes:
         raise ValueError('pretrain: give at least one cube, by path or scene name ("indian_pines")')
     opened = [hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths) for cube in cubes]
     run = run_pretraining(opened, **settings)
-    print(f"{run.path}: step {run.metrics[-1]['step'] + 1}, loss {run.metrics[-1]['loss']:.3f}; {run.spec_file}")
+    print(
+        f"{run.path}: step {run.metrics[-1]['step'] + 1}, loss {run.metrics[-1]['loss']:.3f}; {run.spec_file}"
+    )
 
 
 def embed(
@@ -86,7 +93,7 @@ def embed(
     overwrite : bool
         Replace the file at --out.
     """
-    hsssl.refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
     opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
     features = hsssl.embed(encoder, opened, out=out, overwrite=overwrite)
@@ -190,7 +197,7 @@ def classify(
     overwrite : bool
         Replace the file at --out.
     """
-    hsssl.refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
     opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
     truth = _labels(cube, labels, opened)
@@ -323,8 +330,10 @@ def _run(arguments: Sequence[str]) -> None:
         def hold(*args: Any, **kwargs: Any) -> None:
             chosen.append(lambda: command(*args, **kwargs))
 
+        signature = inspect.signature(command, eval_str=True)
         hold.__doc__ = command.__doc__
-        hold.__signature__ = inspect.signature(command, eval_str=True)  # type: ignore[attr-defined]
+        hold.__signature__ = signature  # type: ignore[attr-defined]
+        hold.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
         return hold
 
     try:
@@ -343,13 +352,15 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _one_line(boxed: str) -> str:
-    """Return the first statement of the parser's boxed message."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in boxed.splitlines()]
-    stated = [line for line in lines[1:] if line]
-    rules = [i for i, line in enumerate(boxed.splitlines()) if set(line.strip("│ ")) == {"─"}]
-    if rules:
-        stated = [line for line in lines[1 : rules[0]] if line]
-    return " ".join(stated) + "; see --help"
+    """Return what the parser's boxed message states, and its nearest option or list of commands."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in boxed.splitlines()[1:]]
+    end = next((i for i, line in enumerate(lines) if not line), len(lines))  # a rule, stripped, is empty
+    stated = " ".join(lines[:end])
+    hints = [line for line in lines[end:] if line.startswith(("--", "Available subcommands"))]
+    hint = (
+        f"did you mean {hints[0].split()[0]}?" if hints and hints[0].startswith("--") else "".join(hints[:1])
+    )
+    return f"{stated}; {hint or 'see --help'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

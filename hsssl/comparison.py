@@ -12,8 +12,8 @@ import numpy as np
 __all__ = [
     "ENCODER",
     "ROW_KEYS",
+    "Comparison",
     "Estimate",
-    "Protocol",
     "Verdict",
     "compare",
     "estimate",
@@ -59,8 +59,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """All rows of one way of splitting.
+class Comparison:
+    """All rows of one protocol, that is, of one way of splitting.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Protocol:
 
     @property
     def name(self) -> str:
-        """What to call it in a heading."""
+        """What to call the protocol."""
         return (
             f"{self.split} split, guard {self.guard} px" if self.split == "block" else f"{self.split} split"
         )
@@ -184,12 +184,12 @@ def score_rows(scores: Iterable[Any]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def compare(rows: Iterable[Row]) -> list[Protocol]:
+def compare(rows: Iterable[Row]) -> list[Comparison]:
     """Group rows by split and guard, in the order of the rows."""
     groups: dict[tuple[str, int | None], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["split"], row["guard"]), []).append(row)
-    return [Protocol(split, guard, tuple(group)) for (split, guard), group in groups.items()]
+    return [Comparison(split, guard, tuple(group)) for (split, guard), group in groups.items()]
 
 
 def _plain(value: Any) -> Any:

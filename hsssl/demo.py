@@ -8,7 +8,7 @@ import numpy as np
 
 from hsssl.classify import classify_features
 from hsssl.embed import embed
-from hsssl.evaluate import score_table
+from hsssl.evaluate.protocol import score_table
 from hsssl.maps import write_class_map
 from hsssl.prepare import prepare
 from hsssl.report import write_report

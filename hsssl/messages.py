@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterable
 
-__all__ = ["log", "unknown_name"]
+__all__ = ["log", "say_once", "unknown_name"]
 
 log = logging.getLogger("hsssl")
+_said: set[str] = set()
+
+
+def say_once(message: str, *values: object) -> None:
+    """Log a warning unless this process has said the same already, or is not the first of several."""
+    text = message % values
+    if text not in _said and os.environ.get("RANK", "0") == "0":
+        _said.add(text)
+        log.warning("%s", text)
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:

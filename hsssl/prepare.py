@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube, not_measured
-from hsssl.messages import log
+from hsssl.messages import say_once
 
 __all__ = ["BandScan", "band_axis", "band_statistics", "number_ranges", "prepare", "row_tiles", "scan_bands"]
 
@@ -85,19 +85,17 @@ def prepare(
     kept = ~_dropped(cube, scan, drop_water=drop_water) if keep is None else _asked_for(cube, scan, keep)
     index = np.flatnonzero(kept)
     if cube.wavelengths is None:
-        log.warning(
+        say_once(
             "%s: no wavelengths; band n counts as 400 + 10 n nm; give --wavelengths for the true ones",
             cube.source,
         )
     elif (np.diff(cube.wavelengths[index]) < 0).any():
         index = index[np.argsort(cube.wavelengths[index], kind="stable")]
-        log.warning(
-            "%s: sorted its %d bands by wavelength; the file's order differs", cube.source, index.size
-        )
+        say_once("%s: sorted its %d bands by wavelength; the file's order differs", cube.source, index.size)
     invalid = int(cube.valid.size - np.count_nonzero(cube.valid))
     if invalid:
         share = 100 * invalid / cube.valid.size
-        log.warning("%s: masked %d pixels (%.2g %%): nodata or not finite", cube.source, invalid, share)
+        say_once("%s: masked %d pixels (%.2g %%): nodata or not finite", cube.source, invalid, share)
     prepared = cube if np.array_equal(index, np.arange(cube.bands)) else cube.take_bands(index)
     if not prepared.values.dtype.isnative:
         native = prepared.values.dtype.newbyteorder("=")
@@ -204,7 +202,7 @@ def _dropped(cube: Cube, scan: BandScan, *, drop_water: bool) -> NDArray[np.bool
         new = marked & ~dropped
         if new.any():
             which = number_ranges(cube.source_index[new])
-            log.warning("%s: dropped %d %s bands (%s, from 0): %s", cube.source, new.sum(), kind, which, why)
+            say_once("%s: dropped %d %s bands (%s, from 0): %s", cube.source, new.sum(), kind, which, why)
             said.append(f"{new.sum()} {kind}")
         dropped |= new
     if dropped.all():

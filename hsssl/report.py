@@ -149,7 +149,9 @@ def _charts(
     if scores:
         pictures["scores.png"] = score_bars(compare(score_rows(scores)))
     if shown := strictest(scores):
-        pictures["confusion.png"] = confusion_matrix(shown[1].confusion, class_names)
+        pictures["confusion.png"] = confusion_matrix(
+            shown[1].confusion, class_names, numbers=shown[1].classes
+        )
     if any(row.get("loss") is not None for row in metrics):
         pictures["training.png"] = training_curves(metrics)
     return pictures

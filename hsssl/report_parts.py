@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hsssl.comparison import ENCODER, Estimate, Protocol, compare, label, score_rows
+from hsssl.comparison import ENCODER, Comparison, Estimate, compare, label, score_rows
 from hsssl.figures import class_name
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ _MEASURES = {"oa": "OA, %", "aa": "AA, %", "kappa": "kappa"}
 _UNITS: dict[str, dict[str, Any]] = {"oa": {}, "aa": {}, "kappa": {"scale": 1.0, "digits": 3}}
 _HOW_TO_READ = (
     "Mean ± standard error of the mean over the seeds; each seed is another split, the same for every row. "
-    "The best of each column is bold. Pretraining saw all valid pixels of this scene, those tested here too, "
-    "but no label (transductive); the PCA of the baselines saw the same pixels."
+    "The best of each column is bold; tied means a paired difference of at most one standard error. "
+    "Pretraining saw all valid pixels of this scene, those tested here too, but no label (transductive); "
+    "the PCA of the baselines saw the same pixels."
 )
 
 
@@ -35,7 +36,7 @@ def per_cent(cell: Estimate | None, *, scale: float = 100.0, digits: int = 1) ->
     return f"{scale * cell.mean:.{digits}f}{spread}"
 
 
-def verdict_sentence(protocol: Protocol) -> str:
+def verdict_sentence(protocol: Comparison) -> str:
     """Say in one sentence whether the encoder won or lost against the best baseline, and by how much."""
     verdict = protocol.verdict()
     if verdict is None:
@@ -43,11 +44,13 @@ def verdict_sentence(protocol: Protocol) -> str:
     ours = per_cent(protocol.cell(ENCODER, verdict.encoder))
     theirs = per_cent(protocol.cell(verdict.baseline_method, verdict.baseline))
     baseline = f"{label(verdict.baseline_method)}, {label(verdict.baseline)}"
-    spread = f" ± {100 * verdict.gain.error:.1f}" if math.isfinite(verdict.gain.error) else ""
+    gain = f"{100 * verdict.gain.mean:+.1f}".replace("-", "−")
+    if math.isfinite(verdict.gain.error):
+        gain += f" ± {100 * verdict.gain.error:.1f}"
     return (
         f"{verdict.word}: the encoder's best OA, {ours} % ({label(verdict.encoder)}), against the "
-        f"best baseline's, {theirs} % ({baseline}): {100 * verdict.gain.mean:+.1f}{spread} points, paired "
-        f"over the same {_count(verdict.gain.seeds, 'split')}; ahead on {verdict.ahead} of them."
+        f"best baseline's, {theirs} % ({baseline}): {gain} points, paired over the same "
+        f"{_count(verdict.gain.seeds, 'split')}; ahead on {verdict.ahead} of them."
     )
 
 
@@ -76,8 +79,11 @@ def table(
     return f'<div class="scroll"><table class="{style}">{"".join(lines)}</table></div>'
 
 
-def protocol_table(protocol: Protocol, measure: str) -> str:
-    """Return a table of one measure: methods by classifiers, the best of each column in bold."""
+def protocol_table(protocol: Comparison, measure: str, score: Score | None = None) -> str:
+    """Return a table of one measure: methods by classifiers, the best of each column in bold.
+
+    With ``score``, a last column has the share of test pixels inside a training pixel's footprint.
+    """
     methods, classifiers = protocol.methods, protocol.classifiers
     cells = [[protocol.cell(method, name, measure) for name in classifiers] for method in methods]
     bold = set()
@@ -90,8 +96,30 @@ def protocol_table(protocol: Protocol, measure: str) -> str:
         [label(method), *(per_cent(cell, **_UNITS[measure]) for cell in row)]
         for method, row in zip(methods, cells, strict=True)
     ]
+    head = [_MEASURES[measure], *map(label, classifiers)]
+    if score is not None:
+        head.append("tested inside a training patch, %")
+        made = {score.method: score, **score.baselines}
+        for method, line in zip(methods, body, strict=True):
+            inside, side = made[method].audit.test_in_train_patch, made[method].patch_size
+            line.append(f"{100 * inside:.1f} ({side}x{side})")
     mark = methods.index(ENCODER) if ENCODER in methods else None
-    return table([_MEASURES[measure], *map(label, classifiers)], body, mark=mark, bold=bold)
+    return table(head, body, mark=mark, bold=bold)
+
+
+def heading(score: Score) -> str:
+    """Name the protocol of a score with all that defines it."""
+    drawn = {
+        "random": f", {score.train_per_class} training pixels a class",
+        "block": f", at most {score.train_per_class} training pixels a class, guard {score.guard} px",
+    }
+    tested = sorted({len(classes) for classes in score.classes_tested})
+    number = " to ".join(str(count) for count in dict.fromkeys((tested[0], tested[-1])))
+    seeds = ", ".join(str(run["seed"]) for run in score.runs)
+    return (
+        f"{score.split.capitalize()} split{drawn.get(score.split, '')}; {number} of {len(score.classes)} "
+        f"classes tested; seed{'s' * (len(score.runs) > 1)} {seeds}"
+    )
 
 
 def scores_section(scores: Sequence[Score], class_names: Sequence[str], bars: str, confusion: str) -> str:
@@ -110,11 +138,12 @@ def scores_section(scores: Sequence[Score], class_names: Sequence[str], bars: st
         return ""
     parts = ["<h2>Scores</h2>", f'<p class="note">{_HOW_TO_READ}</p>']
     for protocol in compare(score_rows(scores)):
+        score = protocol_scores(protocol, scores)[0]
         parts += [
-            f"<h3>{escape(protocol.name.capitalize())}</h3>",
+            f"<h3>{escape(heading(score))}</h3>",
             f"<p>{escape(verdict_sentence(protocol))}</p>",
-            protocol_table(protocol, "oa"),
-            f'<p class="note">{escape(audit_sentence(protocol_scores(protocol, scores)[0]))}</p>',
+            protocol_table(protocol, "oa", score),
+            f'<p class="note">{escape(audit_sentence(score))}</p>',
             f"<details><summary>AA and kappa</summary>{protocol_table(protocol, 'aa')}",
             f"{protocol_table(protocol, 'kappa')}</details>",
         ]
@@ -160,27 +189,19 @@ def flattened(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} …"
 
 
-def best_scores(scores: Sequence[Score]) -> list[tuple[Protocol, Score]]:
+def best_scores(scores: Sequence[Score]) -> list[tuple[Comparison, Score]]:
     """Return each protocol with the score of the classifier that does best on the encoder's features."""
     found = []
     for protocol in compare(score_rows(scores)):
         best = protocol.best([ENCODER])
-        own = [
-            score for score in protocol_scores(protocol, scores) if best and classifier_of(score) == best[1]
-        ]
+        own = [score for score in protocol_scores(protocol, scores) if best and score.classifier == best[1]]
         found += [(protocol, score) for score in own[:1]]
     return found
 
 
-def protocol_scores(protocol: Protocol, scores: Sequence[Score]) -> list[Score]:
+def protocol_scores(protocol: Comparison, scores: Sequence[Score]) -> list[Score]:
     """Return the scores made by a protocol."""
-    wanted = (protocol.split, protocol.guard)
-    return [score for score in scores if (score.rows[0]["split"], score.rows[0]["guard"]) == wanted]
-
-
-def classifier_of(score: Score) -> str:
-    """Return the classifier of a score."""
-    return str(score.rows[0]["classifier"])
+    return [score for score in scores if (score.split, score.guard) == (protocol.split, protocol.guard)]
 
 
 def strictest(scores: Sequence[Score]) -> tuple[str, Score] | None:
@@ -189,7 +210,7 @@ def strictest(scores: Sequence[Score]) -> tuple[str, Score] | None:
     if not found:
         return None
     protocol, score = max(found, key=lambda pair: (pair[0].split == "block", pair[0].guard or 0))
-    return f"{protocol.name}, {label(classifier_of(score))}", score
+    return f"{protocol.name}, {label(score.classifier)}", score
 
 
 def class_table(scores: Sequence[Score], class_names: Sequence[str]) -> str:
@@ -203,7 +224,7 @@ def class_table(scores: Sequence[Score], class_names: Sequence[str]) -> str:
         ]
         for number in numbers
     ]
-    head = [f"{protocol.name}, {label(classifier_of(score))}" for protocol, score in columns]
+    head = [f"{protocol.name}, {label(score.classifier)}" for protocol, score in columns]
     return table(["class", *head], body)
 
 
@@ -213,5 +234,9 @@ def _class_cell(score: Score, number: int) -> str:
 
 
 def audit_sentence(score: Score) -> str:
-    """Say how far position alone gets on the same splits."""
-    return f"Leakage audit: {score.audit}"
+    """Say how far position alone gets on the same splits, and how far the encoder's patches overlap."""
+    return (
+        f"Leakage audit: position alone (the class of the nearest training pixel, no spectrum) scores OA "
+        f"{100 * score.audit.coordinates_oa:.1f} %; {100 * score.audit.test_in_train_patch:.1f} % of "
+        f"the test pixels lie inside a training pixel's {score.patch_size}x{score.patch_size} patch."
+    )

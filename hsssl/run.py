@@ -93,11 +93,15 @@ class Run:
             If the folder holds anything and neither ``resume`` nor ``overwrite`` is given, or both are.
         """
         if resume and overwrite:
-            raise ValueError("--resume and --overwrite exclude each other: go on with the run, or start it anew")
+            raise ValueError(
+                "--resume and --overwrite exclude each other: go on with the run, or start it anew"
+            )
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file; give a folder as --out")
         if self.path.is_dir() and any(self.path.iterdir()) and not (resume or overwrite):
-            raise ValueError(f"{self.path}: is not empty; pass --resume to go on, --overwrite, or another --out")
+            raise ValueError(
+                f"{self.path}: is not empty; pass --resume to go on, --overwrite, or another --out"
+            )
         if resume and self.checkpoint_file.exists():
             return True
         return False
@@ -118,7 +122,9 @@ class Run:
     def cut_metrics(self, step: int) -> list[dict[str, Any]]:
         """Drop rows of ``step`` and later, and a half-written last line; return the rows kept."""
         kept = []
-        lines = self.metrics_file.read_text(encoding="utf-8").splitlines() if self.metrics_file.exists() else []
+        lines = (
+            self.metrics_file.read_text(encoding="utf-8").splitlines() if self.metrics_file.exists() else []
+        )
         for line in lines:
             try:
                 row = json.loads(line)
@@ -147,7 +153,9 @@ class Run:
                 )
         hashes = [entry["values_sha256"] for entry in record.get("inputs", [])]
         if hashes != [entry["values_sha256"] for entry in inputs]:
-            raise ValueError(f"{self.path}: the run was made on other cubes (SHA-256 differs); pass --overwrite")
+            raise ValueError(
+                f"{self.path}: the run was made on other cubes (SHA-256 differs); pass --overwrite"
+            )
 
 
 def describe_inputs(cubes: Sequence[Cube]) -> list[dict[str, Any]]:
@@ -229,7 +237,11 @@ def load_encoder(path: str | Path, module: nn.Module | None = None) -> nn.Module
     run = Run(Path(path))
     if not run.spec_file.is_file() or not run.weights_file.is_file():
         unfinished = run.checkpoint_file.exists()
-        hint = "its training has not finished: use --resume" if unfinished else "give the --out of hsssl pretrain"
+        hint = (
+            "its training has not finished: use --resume"
+            if unfinished
+            else "give the --out of hsssl pretrain"
+        )
         raise ValueError(f"{run.path}: no trained encoder here (encoder.json, encoder.safetensors); {hint}")
     spec = EncoderSpec.read(run.spec_file)
     if spec.encoder == "module":

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube
-from hsssl.messages import log
+from hsssl.messages import say_once
 from hsssl.prepare import band_axis, band_statistics, prepare
 
 __all__ = ["EncoderSpec", "Sensor", "fit_cube"]
@@ -139,7 +139,9 @@ class EncoderSpec:
             )
             return cls(**(record | {"windows": tuple(record["windows"]), "sensors": sensors}))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}: not a readable encoder specification ({error}); train again") from error
+            raise ValueError(
+                f"{path}: not a readable encoder specification ({error}); train again"
+            ) from error
 
 
 def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
@@ -163,7 +165,9 @@ def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
         for s in spec.sensors
     )
     if not spec.any_sensor:
-        why = "one fixed set of bands" if spec.encoder == "module" else "bare band numbers, without wavelengths"
+        why = (
+            "one fixed set of bands" if spec.encoder == "module" else "bare band numbers, without wavelengths"
+        )
         raise ValueError(
             f"{cube.source}: has {cube.bands} of {cube.source_bands} bands, but the encoder was trained on {why} "
             f"({trained}); train with --wavelengths to use it on other sensors"
@@ -173,7 +177,7 @@ def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
             f"{cube.source}: has no wavelengths, and the encoder matches bands by them; give --wavelengths"
         )
     other = prepare(cube)
-    log.warning(
+    say_once(
         "%s: another sensor than in training (%s bands; trained on %s); its own mean and std are used",
         cube.source,
         other.bands,

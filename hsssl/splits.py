@@ -128,7 +128,7 @@ def block_split(labels: LabelArray, per_class: int, guard: int, seed: int, tile:
     References
     ----------
     Liang et al., "On the sampling strategy for evaluation of spectral-spatial methods in
-    hyperspectral image classification", IEEE JSTARS 10(2), 2017, doi:10.1109/JSTARS.2016.2594798.
+    hyperspectral image classification", IEEE JSTARS, 2017, arXiv:1605.05829: why pixels at random do not.
 
     Examples
     --------
@@ -220,7 +220,8 @@ def _checked(labels: LabelArray, per_class: int) -> IntArray:
     """Return the labels, flat, once they are usable."""
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"labels must be integers of shape (rows, cols), got {labels.dtype} {labels.shape}; 0 = unlabelled"
+            "labels must be integers of shape (rows, cols), 0 = unlabelled; got "
+            f"{labels.dtype} {labels.shape}"
         )
     if per_class < 1:
         raise ValueError(f"per_class must be at least 1 training pixel, got {per_class}")

@@ -163,9 +163,7 @@ def pretrain(
     scenes = [load_resident(cube, Sensor.of(cube), accelerator.device) for cube in opened]
     if accelerator.is_main_process and state is None:
         run.clear()
-        run.write_config(
-            {"settings": settings, **describe_software(accelerator.device), "inputs": inputs}
-        )
+        run.write_config({"settings": settings, **describe_software(accelerator.device), "inputs": inputs})
     _loop(
         run,
         model,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hsssl import messages
 from hsssl.scenes import Scene, load_scene
 
 
@@ -27,3 +28,9 @@ def indian_pines() -> Scene:
     if importlib.util.find_spec("tensorly") is None:
         pytest.skip('the Indian Pines scene needs tensorly: pip install "hsssl[demo]"')
     return load_scene("indian_pines")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said_yet() -> None:
+    """Let every test hear what is said once a process."""
+    messages._said.clear()

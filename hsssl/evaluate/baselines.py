@@ -78,9 +78,16 @@ def box_average(values: NDArray[Any], valid: NDArray[np.bool_], window: int) -> 
     -------
     ndarray, shape (rows, cols, bands), float32
         NaN at invalid pixels.
+
+    Raises
+    ------
+    ValueError
+        If ``window`` is not odd and positive.
     """
     from scipy.ndimage import uniform_filter
 
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"box average: window must be an odd number of pixels, got {window}")
     weight = uniform_filter(valid.astype(np.float64), window, mode="mirror")
     average = np.full(values.shape, np.nan, dtype=np.float32)
     for band in range(values.shape[2]):

@@ -56,9 +56,7 @@ def fit_linear(features: FloatArray, classes: IntArray) -> Predict:
     scale = _standardiser(features)
     ids, targets = np.unique(classes, return_inverse=True)
     weights, intercept = fit_softmax(scale(features), targets, 1.0 / LINEAR_C)
-    return _in_parts(
-        lambda test: ids[(scale(test) @ weights + intercept).argmax(axis=1)], max(weights.shape)
-    )
+    return _in_parts(lambda test: ids[(scale(test) @ weights + intercept).argmax(axis=1)], max(weights.shape))
 
 
 def fit_svm(features: FloatArray, classes: IntArray) -> Predict:

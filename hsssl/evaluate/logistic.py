@@ -58,8 +58,13 @@ def fit_softmax(features: FloatArray, targets: IntArray, penalty: float) -> tupl
         return float(loss / pixels), gradient.ravel() / pixels
 
     start = np.zeros(design.shape[1] * classes)
-    options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 20, "gtol": 1e-6, "ftol": 1e-12}
-    result = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    result = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 5000, "maxfun": 10000, "maxcor": 20, "gtol": 1e-6, "ftol": 1e-12},
+    )
     inner = result.x.reshape(-1, classes)
     weights = axes.T @ (scale[:, None] * inner[:-1])
     return weights, offset * inner[-1] - centre @ weights

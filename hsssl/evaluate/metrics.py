@@ -82,7 +82,9 @@ def class_accuracy(confusion: IntArray) -> NDArray[np.float64]:
     """
     pixels = confusion.sum(axis=1)
     right = np.diagonal(confusion).astype(np.float64)
-    return np.divide(right, pixels, out=np.full(right.shape, np.nan), where=pixels > 0)
+    accuracy = np.full(right.shape, np.nan)
+    np.divide(right, pixels, out=accuracy, where=pixels > 0)
+    return accuracy
 
 
 def average_accuracy(confusion: IntArray) -> float:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube
-from hsssl.evaluate.audit import Audit, coordinates_accuracy, share_in_train_patch
 from hsssl.evaluate.baselines import BASELINES, baseline_features
 from hsssl.evaluate.classifiers import CLASSIFIERS
-from hsssl.evaluate.metrics import average_accuracy, class_accuracy, confusion_matrix, kappa, overall_accuracy
-from hsssl.evaluate.score import Row, Score
+from hsssl.evaluate.runner import FeatureSet, Protocol, Trial, run_trials
+from hsssl.evaluate.score import Score
 from hsssl.messages import log, unknown_name
 from hsssl.splits import Split, block_split, fixed_split, random_split
 
@@ -26,49 +25,9 @@ FloatArray = NDArray[np.floating[Any]]
 Labels = LabelArray | Sequence[LabelArray]
 
 SPLITS = ("random", "block", "fixed")
-_MOST_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How training and test pixels are drawn.
-
-    Parameters
-    ----------
-    split : str
-        "random", "block" or "fixed".
-    per_class : int
-        Training pixels a class; at most so many under block.
-    guard : int or None
-        Guard band in pixels, under block only; None is the radius of the footprint.
-    """
-
-    split: str = "block"
-    per_class: int = 100
-    guard: int | None = None
-
 
 #: What `score_table` runs unless told otherwise.
 PROTOCOLS = (Protocol("random", 10), Protocol("block", 100, 4), Protocol("block", 100))
-
-
-@dataclass(frozen=True)
-class _FeatureSet:
-    """Features of every pixel (rows x cols, dim) and the side of the window they come from."""
-
-    method: str
-    values: FloatArray
-    footprint: int
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """A protocol with its splits, one a seed."""
-
-    protocol: Protocol
-    guard: int | None
-    seeds: list[int]
-    splits: list[Split]
 
 
 def evaluate(
@@ -130,8 +89,18 @@ def evaluate(
     >>> evaluate(features, labels, split="random", per_class=10, seeds=2).oa
     1.0
     """
-    protocol = Protocol(split, per_class, guard)
-    return _scores(features, labels, cube, patch_size, (classifier,), (protocol,), seeds, False, name)[0]
+    table = score_table(
+        features,
+        labels,
+        cube,
+        patch_size,
+        classifiers=(classifier,),
+        protocols=(Protocol(split, per_class, guard),),
+        seeds=seeds,
+        progress=False,
+        name=name,
+    )
+    return table[0]
 
 
 def score_table(
@@ -170,53 +139,112 @@ def score_table(
     ValueError
         As `evaluate`.
     """
-    return _scores(features, labels, cube, patch_size, classifiers, protocols, seeds, progress, name)
-
-
-def _scores(
-    features: FloatArray,
-    labels: Labels,
-    cube: Cube | None,
-    patch_size: int,
-    classifiers: Sequence[str],
-    protocols: Sequence[Protocol],
-    seeds: int | Sequence[int],
-    progress: bool | None,
-    name: str,
-) -> list[Score]:
-    """Draw the splits, run every classifier on every kind of features, and sum up."""
     features = np.asarray(features)
-    fixed = [_check_protocol(protocol, patch_size) for protocol in protocols]
+    _check_features(features, cube)
     for classifier in classifiers:
         if classifier not in CLASSIFIERS:
             raise unknown_name("classifier", classifier, CLASSIFIERS)
+    asked = dict.fromkeys(_checked(protocol, patch_size) for protocol in protocols)
+    pair = any(protocol.split == "fixed" for protocol in asked)
+    maps = _usable_labels(_label_maps(labels, features.shape[:2], pair=pair), features, cube)
     numbers = _seed_numbers(seeds)
-    maps = _usable_labels(features, _label_maps(labels, any(fixed)), cube)
-    drawn = list(
-        {
-            (protocol.split, protocol.per_class, guard): _draw(protocol, guard, maps, numbers)
-            for protocol in protocols
-            for guard in [_guard(protocol, patch_size)]
-        }.values()
-    )
-    sets = [_FeatureSet(name, features.reshape(-1, features.shape[2]), patch_size)]
+    trials = [_drawn(protocol, maps, numbers) for protocol in asked]
+    sets = [FeatureSet(name, features.reshape(-1, features.shape[2]), patch_size)]
+    for key, values in (baseline_features(cube) if cube is not None else {}).items():
+        sets.append(FeatureSet(key, values.reshape(-1, values.shape[2]), BASELINES[key]))
+    return run_trials(sets, np.maximum.reduce(maps), trials, classifiers, progress=progress)
+
+
+def _check_features(features: FloatArray, cube: Cube | None) -> None:
+    if features.ndim != 3 or features.dtype.kind not in "iuf" or 0 in features.shape:
+        raise ValueError(
+            "evaluate: features must be real numbers of shape (rows, cols, dim), got "
+            f"{features.dtype} {features.shape}"
+        )
+    if cube is not None and (cube.rows, cube.cols) != features.shape[:2]:
+        raise ValueError(
+            f"evaluate: features {features.shape[:2]} and cube {(cube.rows, cube.cols)} must have the same "
+            "rows and cols; embed this cube"
+        )
+
+
+def _checked(protocol: Protocol, patch_size: int) -> Protocol:
+    """Return the protocol with what was left open filled in, and what its split does not use left out."""
+    if protocol.split not in SPLITS:
+        raise unknown_name("split", protocol.split, SPLITS)
+    if patch_size < 1:
+        raise ValueError(f"evaluate: patch_size must be at least 1 pixel, got {patch_size}")
+    if protocol.guard is not None and protocol.guard < 0:
+        raise ValueError(f"evaluate: guard must be 0 pixels or more, got {protocol.guard}")
+    if protocol.per_class < 1:
+        raise ValueError(
+            f"evaluate: per_class must be at least 1 training pixel a class, got {protocol.per_class}"
+        )
+    if protocol.split == "block":
+        guard = (patch_size - 1) // 2 if protocol.guard is None else protocol.guard
+        return replace(protocol, guard=guard)
+    return replace(protocol, guard=None)
+
+
+def _seed_numbers(seeds: int | Sequence[int]) -> list[int]:
+    numbers = [int(seed) for seed in (range(seeds) if isinstance(seeds, int | np.integer) else seeds)]
+    if not numbers or min(numbers) < 0:
+        raise ValueError(f"evaluate: seeds must be at least 1, or a list of seeds from 0, got {seeds}")
+    return numbers
+
+
+def _label_maps(labels: Labels, shape: tuple[int, ...], *, pair: bool) -> list[LabelArray]:
+    """Return the label maps as a list: one, or training and test."""
+    maps = [np.asarray(part) for part in labels] if pair else [np.asarray(labels)]
+    if pair and (len(maps) != 2 or any(part.ndim != 2 for part in maps)):
+        raise ValueError(
+            'evaluate: split="fixed" takes a pair of label maps (training, test), each (rows, cols); '
+            f"got {len(maps)} of shapes {[part.shape for part in maps]}"
+        )
+    for part in maps:
+        if part.shape != shape:
+            raise ValueError(
+                f"evaluate: labels must have the features' rows and cols {shape}, got {part.shape}; "
+                "crop one of them"
+            )
+        if part.dtype.kind not in "iu":
+            raise ValueError(f"evaluate: labels must be integer class ids, got {part.dtype}; convert them")
+    return maps
+
+
+def _usable_labels(maps: list[LabelArray], features: FloatArray, cube: Cube | None) -> list[LabelArray]:
+    """Set labels to 0 where features are not finite or the cube is not valid, and say how many."""
+    labelled = np.logical_or.reduce([part != 0 for part in maps])
+    usable = np.zeros(labelled.shape, dtype=bool)
+    usable[labelled] = np.isfinite(features[labelled]).all(axis=1)
     if cube is not None:
-        sets += [
-            _FeatureSet(key, values.reshape(-1, values.shape[2]), BASELINES[key])
-            for key, values in baseline_features(cube).items()
-        ]
+        usable &= cube.valid
+    lost = np.count_nonzero(labelled & ~usable)
+    if lost:
+        log.warning(
+            "evaluate: left out %d of %d labelled pixels: not measured, or features not finite",
+            lost,
+            np.count_nonzero(labelled),
+        )
+    maps = [np.where(usable, part, 0) for part in maps]
+    known = np.unique(np.maximum.reduce(maps))
+    if np.count_nonzero(known > 0) < 2:
+        raise ValueError(
+            "evaluate: needs usable labelled pixels of at least two classes, got classes "
+            f"{known[known > 0].tolist()}; label more"
+        )
+    return maps
+
+
+def _drawn(protocol: Protocol, maps: list[LabelArray], seeds: list[int]) -> Trial:
+    """Draw the splits of a protocol."""
     truth = np.maximum.reduce(maps)
-    matrices = _confusions(sets, truth, classifiers, drawn, progress)
-    table = []
-    for number, one in enumerate(drawn):
-        position = [coordinates_accuracy(split, truth) for split in one.splits]
-        for classifier in classifiers:
-            scores = [
-                _summary(
-                    features_of, classifier, one, matrices[number, classifier, features_of.method], truth, position
-                )
-                for features_of in sets
-            ]
-            scores[0].baselines.update({score.method: score for score in scores[1:]})
-            table.append(scores[0])
-    return table
+    splits: list[Split]
+    if protocol.split == "fixed":
+        seeds, splits = seeds[:1], [fixed_split(*maps)]
+    elif protocol.split == "random":
+        splits = [random_split(truth, protocol.per_class, seed) for seed in seeds]
+    else:
+        assert protocol.guard is not None, "a block protocol has its guard by now"
+        splits = [block_split(truth, protocol.per_class, protocol.guard, seed) for seed in seeds]
+    return Trial(protocol, seeds, splits)

@@ -143,10 +143,10 @@ class Score:
         )
 
     def _audit_line(self) -> str:
+        inside = 100 * self.audit.test_in_train_patch
         return (
-            f"audit: position alone (1-NN on row and column) scores OA {100 * self.audit.coordinates_oa:.1f} %; "
-            f"{100 * self.audit.test_in_train_patch:.1f} % of test pixels lie inside a training patch "
-            f"({self.patch_size}x{self.patch_size})"
+            f"audit: position alone (1-NN on row, column) scores OA {100 * self.audit.coordinates_oa:.1f} %; "
+            f"{inside:.1f} % of test pixels lie in a training patch ({self.patch_size}x{self.patch_size})"
         )
 
     def _record(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class SimCLR(nn.Module):
     reference = "Chen et al. 2020, arXiv 2002.05709"
 
     def __init__(
-        self, encoder: nn.Module, hidden: int = 256, projection_dim: int = 128, temperature: float = 0.2
+        self, encoder: nn.Module, hidden: int = 256, projection_dim: int = 128, temperature: float = 0.1
     ) -> None:
         super().__init__()
         self.encoder = encoder
