@@ -1,6 +1,6 @@
 """Pretrain with several processes, each with its share of every batch and all of the batch's negatives.
 
-torchrun --nproc_per_node 2 examples/pretrain_two_processes.py runs/two
+torchrun --standalone --nproc_per_node 2 examples/pretrain_two_processes.py runs/two
 """
 
 import os

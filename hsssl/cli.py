@@ -21,8 +21,8 @@ from hsssl.atomic import refuse_existing
 from hsssl.cube import Cube
 from hsssl.demo import demo as run_demo
 from hsssl.encoders import ENCODERS
-
 from hsssl.methods import METHODS
+from hsssl.spec import spec_of
 from hsssl.train import pretrain as run_pretraining
 
 __all__ = ["main"]
@@ -157,7 +157,7 @@ def evaluate(
         classifier,
         split,
         per_class or (10 if split == "random" else 100),
-        encoder.spec.footprint,  # type: ignore[union-attr]
+        spec_of(encoder).footprint,
         guard=guard,
         seeds=seeds,
         cube=hsssl.prepare(opened),
@@ -233,8 +233,8 @@ def _labels(cube: str, labels: str | None, opened: Cube) -> Any:
     truth = hsssl.open_labels(labels or cube)
     if truth.shape != (opened.rows, opened.cols):
         raise ValueError(
-            f"{labels or cube}: the label map has shape {truth.shape}, the cube {(opened.rows, opened.cols)}; "
-            "give the labels of this cube"
+            f"{labels or cube}: the label map has shape {truth.shape}, the cube {(opened.rows, opened.cols)}"
+            "; give the labels of this cube"
         )
     return truth
 
@@ -353,8 +353,10 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _one_line(boxed: str) -> str:
     """Return what the parser's boxed message states, and its nearest option or list of commands."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in boxed.splitlines()[1:]]
-    end = next((i for i, line in enumerate(lines) if not line), len(lines))  # a rule, stripped, is empty
+    inside = (line.strip("│| ") for line in boxed.splitlines()[1:])
+    lines = [line if re.search(r"\w", line) else "" for line in inside]  # a rule is empty
+    lines = lines[next((i for i, line in enumerate(lines) if line), 0) :]
+    end = next((i for i, line in enumerate(lines) if not line), len(lines))
     stated = " ".join(lines[:end])
     hints = [line for line in lines[end:] if line.startswith(("--", "Available subcommands"))]
     hint = (

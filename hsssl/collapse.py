@@ -77,8 +77,8 @@ class CollapseMonitor:
         if (low_std or low_rank) and not self.warned:
             self.warned = True
             log.warning(
-                "step %d: the features are collapsing (std %.4f, at the start %.4f; effective rank %.1f, at the "
-                "start %.1f); the loss does not show it. Try a lower learning rate or another method",
+                "step %d: the features are collapsing (std %.4f, at the start %.4f; effective rank %.1f, at "
+                "the start %.1f); the loss does not show it. Try a lower learning rate or another method",
                 step,
                 health.std,
                 self.start.std,

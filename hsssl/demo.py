@@ -14,6 +14,7 @@ from hsssl.prepare import prepare
 from hsssl.report import write_report
 from hsssl.run import load_encoder
 from hsssl.scenes import load_scene
+from hsssl.spec import spec_of
 from hsssl.splits import random_split
 from hsssl.train import pretrain
 
@@ -78,8 +79,7 @@ def demo(
     )
     encoder = load_encoder(run.path)
     features = embed(encoder, cube)
-    footprint = encoder.spec.footprint  # type: ignore[union-attr]
-    scores = score_table(features, scene.labels, cube, footprint, seeds=seeds)
+    scores = score_table(features, scene.labels, cube, spec_of(encoder).footprint, seeds=seeds)
     shown = np.zeros_like(scene.labels)
     split = random_split(scene.labels, MAP_PER_CLASS, seed=0)
     shown.flat[split.train] = scene.labels.flat[split.train]

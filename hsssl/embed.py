@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hsssl.cube import Cube
+from hsssl.evaluate.baselines import box_average
 from hsssl.maps import write_features
 from hsssl.sampling import ResidentScene, load_resident
-from hsssl.spec import EncoderSpec, fit_cube
-from hsssl.evaluate.baselines import box_average
+from hsssl.spec import EncoderSpec, fit_cube, spec_of
 from hsssl_kernels.spectral_views import ViewSpec, spectral_views
 
 __all__ = ["embed"]
@@ -65,12 +65,10 @@ def embed(
     Raises
     ------
     ValueError
-        If the encoder has no specification, a patch is larger than the scene, a window is even, or the bands do
-        not fit (see `hsssl.spec.fit_cube`).
+        If the encoder has no specification, a patch is larger than the scene, a window is even, or
+        the bands do not fit (see `hsssl.spec.fit_cube`).
     """
-    spec = getattr(encoder, "spec", None)
-    if not isinstance(spec, EncoderSpec):
-        raise ValueError("embed: the encoder has no .spec; take it from hsssl.load_encoder(run)")
+    spec = spec_of(encoder)
     sides = tuple(spec.windows if windows is None else windows)
     if not sides or any(side < 1 or side % 2 == 0 for side in sides):
         raise ValueError(f"embed: windows must be odd sides of at least 1, got {sides}")
@@ -104,7 +102,7 @@ def _embed_pixels(
     encoder.eval()
     hidden = None if progress is None else not progress
     with tqdm(total=len(scene.centres), disable=hidden, unit="pixel", desc="embed", leave=False) as bar:
-        for centres in scene.centres.split(batch):
+        for centres in torch.split(scene.centres, batch):
             patches = _plain_patches(scene, centres, spec.patch_size)
             row, col = centres.cpu().numpy().T
             out[row, col] = encoder(patches, scene.wavelengths).float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""The run directory: config.yaml, metrics.jsonl, checkpoint/state.pt, encoder.safetensors and encoder.json."""
+"""The run directory: config.yaml, metrics.jsonl, checkpoint/state.pt, encoder.safetensors, encoder.json."""
 
 from __future__ import annotations
 
@@ -102,9 +102,7 @@ class Run:
             raise ValueError(
                 f"{self.path}: is not empty; pass --resume to go on, --overwrite, or another --out"
             )
-        if resume and self.checkpoint_file.exists():
-            return True
-        return False
+        return resume and self.checkpoint_file.exists()
 
     def clear(self) -> None:
         """Create the folder and remove an earlier run's files from it; other files stay."""
@@ -148,8 +146,8 @@ class Run:
             before = record.get("settings", {}).get(name)
             if before != value:
                 raise ValueError(
-                    f"{self.path}: the run was made with {name}={before!r}, now it is {value!r}; resume with the "
-                    "same settings, or pass --overwrite"
+                    f"{self.path}: the run was made with {name}={before!r}, now it is {value!r}; resume with "
+                    "the same settings, or pass --overwrite"
                 )
         hashes = [entry["values_sha256"] for entry in record.get("inputs", [])]
         if hashes != [entry["values_sha256"] for entry in inputs]:
@@ -164,7 +162,7 @@ def describe_inputs(cubes: Sequence[Cube]) -> list[dict[str, Any]]:
     for cube in cubes:
         entry: dict[str, Any] = {"source": cube.source, "shape": list(cube.values.shape)}
         entry["dtype"] = str(cube.values.dtype)
-        entry["values_sha256"] = hashlib.sha256(np.ascontiguousarray(cube.values)).hexdigest()
+        entry["values_sha256"] = hashlib.sha256(np.ascontiguousarray(cube.values).data).hexdigest()
         if Path(cube.source).is_file():
             with open(cube.source, "rb") as file:
                 entry["file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -223,8 +221,8 @@ def load_encoder(path: str | Path, module: nn.Module | None = None) -> nn.Module
     Returns
     -------
     nn.Module
-        ``encoder(x (B, C, H, W), wavelengths (C,)) -> (B, D)``; ``encoder.spec`` is an `EncoderSpec` with the bands,
-        wavelengths, normalisation and patch size.
+        ``encoder(x (B, C, H, W), wavelengths (C,)) -> (B, D)``; ``encoder.spec`` is an `EncoderSpec`
+        with the bands, wavelengths, normalisation and patch size.
 
     Raises
     ------

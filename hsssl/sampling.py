@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hsssl.cube import Cube, not_measured
 from hsssl.spec import Sensor
 from hsssl.views import Views, ViewSpec
-from hsssl_kernels.spectral_views import spectral_views
 from hsssl_kernels.random import stream_key
+from hsssl_kernels.spectral_views import spectral_views
 
 __all__ = ["ResidentScene", "draw_views", "load_resident"]
 
@@ -51,18 +53,18 @@ def load_resident(cube: Cube, sensor: Sensor, device: torch.device | str = "cpu"
         void = not_measured(values, cube.nodata)
         if void.any():
             values = np.where(void, np.array(sensor.mean, dtype=values.dtype), values)
-    on = {"dtype": torch.float32, "device": device}
+    on: dict[str, Any] = {"dtype": torch.float32, "device": device}
     return ResidentScene(
         values=torch.from_numpy(np.ascontiguousarray(values, dtype=_resident_dtype(values))).to(device),
         valid=torch.from_numpy(np.ascontiguousarray(valid)).to(device),
         centres=torch.from_numpy(np.argwhere(valid)).to(device),
-        mean=torch.tensor(sensor.mean, **on),  # type: ignore[arg-type]
-        scale=1 / torch.tensor(sensor.std, **on),  # type: ignore[arg-type]
-        wavelengths=torch.tensor(sensor.wavelengths, **on),  # type: ignore[arg-type]
+        mean=torch.tensor(sensor.mean, **on),
+        scale=1 / torch.tensor(sensor.std, **on),
+        wavelengths=torch.tensor(sensor.wavelengths, **on),
     )
 
 
-def _resident_dtype(values: np.ndarray) -> np.dtype:  # type: ignore[type-arg]
+def _resident_dtype(values: NDArray[Any]) -> np.dtype[Any]:
     """Return the smallest dtype that torch indexes and that holds the raw numbers."""
     if values.dtype.kind != "f" and values.min() >= -(2**15) and values.max() < 2**15:
         return np.dtype(np.int16)

@@ -8,7 +8,7 @@ __all__ = ["cosine_warmup"]
 
 
 def cosine_warmup(step: int, steps: int, warmup: int) -> float:
-    """Return the factor on the learning rate at ``step``: a linear rise over ``warmup`` steps, then a cosine to 0.
+    """Return the factor on the learning rate: a linear rise over ``warmup`` steps, then a cosine to 0.
 
     Parameters
     ----------

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from hsssl.cube import Cube
 from hsssl.messages import say_once
 from hsssl.prepare import band_axis, band_statistics, prepare
 
-__all__ = ["EncoderSpec", "Sensor", "fit_cube"]
+__all__ = ["EncoderSpec", "Sensor", "fit_cube", "spec_of"]
 
 # Files round wavelengths to 0.01 nm or so; bands of one sensor lie 1 nm apart or more.
 _SAME_NM = 0.1
@@ -62,6 +63,12 @@ class Sensor:
             mean=tuple(float(v) for v in mean),
             std=tuple(float(v) for v in std),
         )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Sensor:
+        """Return the sensor from its JSON record, lists made tuples again."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+        return cls(**plain)
 
     def find_bands(self, cube: Cube) -> NDArray[np.int64] | None:
         """Return where this sensor's bands lie in ``cube``, or None if it is another sensor's.
@@ -133,15 +140,26 @@ class EncoderSpec:
         """
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            sensors = tuple(
-                Sensor(**{k: tuple(v) if isinstance(v, list) else v for k, v in sensor.items()})
-                for sensor in record.pop("sensors")
-            )
+            sensors = tuple(Sensor.from_record(sensor) for sensor in record.pop("sensors"))
             return cls(**(record | {"windows": tuple(record["windows"]), "sensors": sensors}))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{path}: not a readable encoder specification ({error}); train again"
             ) from error
+
+
+def spec_of(encoder: nn.Module) -> EncoderSpec:
+    """Return the specification of a trained encoder.
+
+    Raises
+    ------
+    ValueError
+        If the encoder has none: it was not loaded from a run.
+    """
+    spec = getattr(encoder, "spec", None)
+    if not isinstance(spec, EncoderSpec):
+        raise ValueError("the encoder has no .spec; take it from hsssl.load_encoder(run)")
+    return spec
 
 
 def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
@@ -169,8 +187,8 @@ def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
             "one fixed set of bands" if spec.encoder == "module" else "bare band numbers, without wavelengths"
         )
         raise ValueError(
-            f"{cube.source}: has {cube.bands} of {cube.source_bands} bands, but the encoder was trained on {why} "
-            f"({trained}); train with --wavelengths to use it on other sensors"
+            f"{cube.source}: has {cube.bands} of {cube.source_bands} bands, but the encoder was trained on "
+            f"{why} ({trained}); train with --wavelengths to use it on other sensors"
         )
     if cube.wavelengths is None:
         raise ValueError(

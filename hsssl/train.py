@@ -16,14 +16,13 @@ from torch import nn
 from hsssl.checkpoint import load_checkpoint, save_checkpoint
 from hsssl.collapse import CollapseMonitor, feature_health
 from hsssl.cube import Cube
-from hsssl.encoders import ENCODERS, PlainEncoder, build_encoder
-from hsssl.messages import log, unknown_name
-from hsssl.methods import METHODS, build_method
-from hsssl.prepare import prepare
+from hsssl.encoders import PlainEncoder, build_encoder
+from hsssl.messages import log
+from hsssl.methods import build_method
 from hsssl.run import Run, describe_inputs, describe_software, save_encoder
 from hsssl.sampling import ResidentScene, draw_views, load_resident
 from hsssl.schedule import cosine_warmup
-from hsssl.scenes import open_cube
+from hsssl.settings import check_patches, check_settings, open_cubes
 from hsssl.spec import EncoderSpec, Sensor
 from hsssl.views import DEFAULT_VIEWS, ViewSpec
 from hsssl_kernels.random import stream_key
@@ -82,7 +81,8 @@ def pretrain(
     seed : int
         Of weights, sampling and views. Streams are keyed by (seed, step).
     patch_size : int
-        Side of the patches in pixels. With 1 a sample is a pixel, and ``views.jitter`` makes its neighbours positives.
+        Side of the patches in pixels. With 1 a sample is a pixel, and
+        ``views.jitter`` makes its neighbours positives.
     batch_size : int
         Patches a step, over all processes.
     lr : float
@@ -98,7 +98,7 @@ def pretrain(
     encoder_options : mapping, optional
         Arguments of the encoder's class, by name.
     precision : {"no", "bf16", "fp16"}, optional
-        Mixed precision, by Hugging Face Accelerate; None takes what ``accelerate launch`` was told, if it was.
+        Mixed precision, by Hugging Face Accelerate; None takes what ``accelerate launch`` was told.
     tracker : str, optional
         An Accelerate tracker, ``"tensorboard"`` or ``"wandb"`` for instance.
     log_every : int
@@ -143,11 +143,11 @@ def pretrain(
         "precision": precision,
         "log_every": log_every,
     }
-    _check_settings(settings, checkpoint_every)
+    check_settings(settings, checkpoint_every)
     run = Run(Path(out))
     going_on = run.claim(resume=resume, overwrite=overwrite)
-    opened = _open_cubes(cubes)
-    _check_patches(opened, patch_size)
+    opened = open_cubes(cubes)
+    check_patches(opened, patch_size)
     inputs = describe_inputs(opened)
     state: dict[str, Any] | None = None
     if going_on:
@@ -318,45 +318,6 @@ def _accelerator(precision: str | None, tracker: str | None) -> Accelerator:
     # Accelerate keeps the first precision of a process for good; a second run may want another
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision=precision, log_with=tracker)
-
-
-def _open_cubes(cubes: Cube | str | Path | Sequence[Cube | str | Path]) -> list[Cube]:
-    single = isinstance(cubes, (Cube, str, Path))
-    several = [cubes] if single else list(cubes)  # type: ignore[arg-type]
-    if not several:
-        raise ValueError("pretrain: give at least one cube")
-    return [prepare(cube if isinstance(cube, Cube) else open_cube(cube)) for cube in several]
-
-
-def _check_patches(cubes: Sequence[Cube], patch_size: int) -> None:
-    for cube in cubes:
-        if patch_size > min(cube.rows, cube.cols):
-            raise ValueError(
-                f"{cube.source}: a patch of {patch_size} pixels is larger than the scene of {cube.rows} x {cube.cols}; "
-                "lower --patch-size"
-            )
-
-
-def _check_settings(settings: Mapping[str, Any], checkpoint_every: int) -> None:
-    if settings["method"] not in METHODS:
-        raise unknown_name("method", settings["method"], METHODS)
-    if settings["encoder"] not in {*ENCODERS, "module"}:
-        raise unknown_name("encoder", settings["encoder"], ENCODERS)
-    for name in ("steps", "patch_size", "log_every"):
-        if settings[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {settings[name]}")
-    if settings["log_every"] > 10:
-        raise ValueError(f"log_every must be at most 10, got {settings['log_every']}: collapse must be seen")
-    if checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every}")
-    if settings["batch_size"] < 2:
-        raise ValueError(f"batch_size must be at least 2, got {settings['batch_size']}")
-    if not settings["lr"] > 0 or settings["weight_decay"] < 0:
-        raise ValueError("lr must be positive and weight_decay not negative")
-    if not settings["windows"] or any(w < 1 or w % 2 == 0 for w in settings["windows"]):
-        raise ValueError(f"windows must be odd sides of at least 1, got {settings['windows']}")
-    if settings["precision"] not in (None, "no", "bf16", "fp16"):
-        raise ValueError(f"precision must be no, bf16 or fp16, got {settings['precision']!r}")
 
 
 def _finite(loss: float, step: int) -> float:

@@ -1,6 +1,7 @@
-"""The command line: what each command prints, and that wrong input exits 2 with one line and leaves nothing."""
+"""The command line: what each command prints; wrong input exits 2 with one line and leaves nothing."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,25 +17,31 @@ from hsssl.readers import read
 SMALL = ["--encoder-options", "dim", "16", "hidden", "32", "channels", "32", "--batch-size", "32"]
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    """A folder with cube.mat (three materials in stripes) and labels.npy."""
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cube.mat (three materials in stripes), labels.npy, and a finished run on that cube."""
+    folder = tmp_path_factory.mktemp("finished")
     rng = np.random.default_rng(0)
     truth = np.repeat(np.repeat([[1, 2, 3]], 48, axis=0), 16, axis=1)
     spectra = rng.integers(500, 3000, (4, 10))
     values = spectra[truth] + rng.integers(0, 40, (48, 48, 10))
-    savemat(tmp_path / "cube.mat", {"cube": values.astype(np.uint16)})
-    np.save(tmp_path / "labels.npy", truth)
-    return tmp_path
+    savemat(folder / "cube.mat", {"cube": values.astype(np.uint16)})
+    np.save(folder / "labels.npy", truth)
+    words = ["pretrain", str(folder / "cube.mat"), "--out", str(folder / "run"), "--steps", "5"]
+    assert main([*words, "--wavelengths", "450:900", *SMALL]) == 0
+    return folder
+
+
+@pytest.fixture
+def scene(finished: Path, tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return Path(shutil.copytree(finished, tmp_path / "scene"))
 
 
 @pytest.fixture
 def run(scene: Path) -> str:
-    """A finished run on that cube."""
-    out = str(scene / "run")
-    words = ["pretrain", str(scene / "cube.mat"), "--out", out, "--steps", "5", "--wavelengths", "450:900"]
-    assert main([*words, *SMALL]) == 0
-    return out
+    """The run in that copy."""
+    return str(scene / "run")
 
 
 def refused(capsys, words: list[str]) -> str:
@@ -140,7 +147,7 @@ def test_resume_of_a_finished_run_exits_0(scene, run):
         (["pretrain", "indian_pinse", "--out", "OUT"], "did you mean indian_pines"),
         (["pretrain", "two.mat", "--out", "OUT"], "--variable"),
         (["pretrain", "flat.mat", "--out", "OUT"], "no variable has three dimensions"),
-        (["pretrain", "CUBE", "--out", "OUT", "--wavelengths", "900:450"], "wavelengths"),
+        (["pretrain", "CUBE", "--out", "OUT", "--wavelengths", "450:x"], "450:x"),
         (["pretrain", "CUBE", "--out", "RUN"], "is not empty; pass --resume"),
         (["pretrain", "CUBE", "--out", "RUN", "--resume", "--steps", "7"], "made with"),
         (["pretrain", "--out", "OUT"], "at least one cube"),

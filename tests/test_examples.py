@@ -28,7 +28,7 @@ def test_pretrain_indian_pines(tmp_path):
 
 
 def test_two_processes_share_a_run(tmp_path):
-    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     out = run(*command, str(EXAMPLES / "pretrain_two_processes.py"), str(tmp_path / "run"), "12")
     assert "after 12 steps" in out
     finished = Run(tmp_path / "run")

@@ -5,13 +5,13 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_fixtures import small_values, write_tif
 from rasterio.errors import NotGeoreferencedWarning
-from strategies import arrays
 
 from hsssl.cube import Cube
 from hsssl.maps import CLASS_COLORS, open_raster, write_class_map, write_features, write_raster
 from hsssl.readers import read
+from make_fixtures import small_values, write_tif
+from strategies import arrays
 
 
 @pytest.fixture

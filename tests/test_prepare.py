@@ -3,11 +3,11 @@ import logging
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from strategies import cubes
 
 from hsssl.cube import Cube
 from hsssl.prepare import band_axis, band_statistics, number_ranges, prepare, scan_bands
 from hsssl.readers import read
+from strategies import cubes
 
 
 def refused(cube):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_fixtures import make_fixtures, small_values, write_mat, write_mat73, write_tif
 
 from hsssl.readers import parse_wavelengths, read, read_envi, read_mat, read_raster
 from hsssl.readers.wavelengths import to_nanometres
+from make_fixtures import make_fixtures, small_values, write_mat, write_mat73, write_tif
 
 CENTRES = [450.0, 550.0, 650.0, 850.0]
 

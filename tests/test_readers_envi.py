@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_fixtures import ENVI_CODES, small_values, write_envi
-from strategies import arrays
 
 from hsssl.readers import read, read_envi
+from make_fixtures import ENVI_CODES, small_values, write_envi
+from strategies import arrays
 
 CENTRES = [450.0, 550.0, 650.0, 850.0]
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from make_fixtures import small_values, write_tif
 
 from hsssl.readers import read
+from make_fixtures import small_values, write_tif
 
 CENTRES = [450.0, 550.0, 650.0, 850.0]
 

@@ -2,10 +2,10 @@ import sys
 
 import numpy as np
 import pytest
-from make_fixtures import make_fixtures, small_values, write_envi, write_mat, write_tif
 
 from hsssl.readers import read
 from hsssl.scenes import SCENES, load_scene, open_cube, open_labels
+from make_fixtures import make_fixtures, small_values, write_envi, write_mat, write_tif
 
 # Pixels of each class of Indian Pines, as its ground truth is published (10,249 in all),
 # http://www.ehu.eus/ccwintco/index.php/Hyperspectral_Remote_Sensing_Scenes, 2026-01.

@@ -8,7 +8,7 @@ __all__ = ["mlp_head"]
 
 
 def mlp_head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Return linear - batch norm - ReLU - linear, the head of SimCLR and BYOL, (B, inputs) to (B, outputs)."""
+    """Return linear - batch norm - ReLU - linear, as in SimCLR and BYOL: (B, inputs) to (B, outputs)."""
     return nn.Sequential(
         nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
     )

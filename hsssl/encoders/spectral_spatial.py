@@ -1,4 +1,4 @@
-"""A spectral stem of 1x1 convolutions, then depthwise spatial blocks: small, wavelength-aware, fast on a CPU."""
+"""A spectral stem of 1x1 convolutions, then depthwise spatial blocks: small, and fast on a CPU."""
 
 from __future__ import annotations
 

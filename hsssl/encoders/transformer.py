@@ -45,4 +45,4 @@ def group_bands(x: Tensor, group: int) -> Tensor:
 
 def group_wavelengths(wavelengths: Tensor, group: int) -> Tensor:
     """Return the mean wavelength (groups,) in nm of each group of bands (C,)."""
-    return torch.stack([part.mean() for part in wavelengths.split(group)])
+    return torch.stack([part.mean() for part in torch.split(wavelengths, group)])

@@ -42,7 +42,7 @@ class SimCLR(nn.Module):
         self.temperature = temperature
 
     def forward(self, views: Views) -> Tensor:
-        """Return the loss of a batch, a scalar; under `torch.distributed` every rank's samples are negatives."""
+        """Return the loss of a batch, a scalar; the samples of all ranks are negatives."""
         a, b = (self.projector(self.encoder(x, views.wavelengths)) for x in views.pair)
         return nt_xent(a, b, temperature=self.temperature, gather_distributed=True)
 

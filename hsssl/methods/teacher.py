@@ -32,8 +32,9 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:
-        """Move every weight to ``momentum * teacher + (1 - momentum) * student``; buffers stay the copy's own."""
-        ours, theirs = list(self.module.parameters()), list(student.parameters())
+        """Move weights to ``momentum * teacher + (1 - momentum) * student``; buffers stay the copy's own."""
+        ours: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(student.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - momentum)
 
 
