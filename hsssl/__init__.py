@@ -1,5 +1,8 @@
 """Self-supervised learning for hyperspectral and multispectral images."""
 
+from hsssl import threads  # noqa: F401  # first: it must come before torch
+
+# isort: split
 from hsssl.classify import classify
 from hsssl.cube import Cube
 from hsssl.embed import embed
