@@ -1,274 +1,24 @@
-"""The command line: the public functions as commands, thin."""
+"""The command line: parse, call, and turn errors into one line and an exit status."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 import io
-import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
 import hsssl
-from hsssl.atomic import refuse_existing
-from hsssl.cube import Cube
-from hsssl.demo import demo as run_demo
-from hsssl.encoders import ENCODERS
-from hsssl.methods import METHODS
-from hsssl.spec import spec_of
-from hsssl.train import pretrain as run_pretraining
+from hsssl.commands import COMMANDS
 
 __all__ = ["main"]
-
-Value = bool | int | float | str
-Argument = tyro.conf.Positional[str]
-Arguments = tyro.conf.Positional[tuple[str, ...]]
-
-
-def info(
-    cube: Argument, *, variable: str | None = None, wavelengths: str | None = None, json: bool = False
-) -> None:
-    """Say what a cube's file says: shape, wavelengths, nodata, georeference, statistics, suspicious things.
-
-    Parameters
-    ----------
-    cube : str
-        Path or scene name.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
-    json : bool
-        Print JSON.
-    """
-    from hsssl.info import describe, format_description
-
-    description = describe(hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths))
-    print(_json(description) if json else format_description(description))
-
-
-def pretrain(
-    cubes: Arguments, *, variable: str | None = None, wavelengths: str | None = None, **settings: Any
-) -> None:
-    """Stand in for `hsssl.pretrain`, with cubes by path or name; see `_pretrain_command`."""
-    if not cubes:
-        raise ValueError('pretrain: give at least one cube, by path or scene name ("indian_pines")')
-    opened = [hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths) for cube in cubes]
-    run = run_pretraining(opened, **settings)
-    print(
-        f"{run.path}: step {run.metrics[-1]['step'] + 1}, loss {run.metrics[-1]['loss']:.3f}; {run.spec_file}"
-    )
-
-
-def embed(
-    run: Argument,
-    cube: Argument,
-    *,
-    out: str,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write the features of every pixel of a cube to a GeoTIFF.
-
-    Parameters
-    ----------
-    run : str
-        Run directory of hsssl pretrain.
-    cube : str
-        Path or scene name.
-    out : str
-        GeoTIFF to write: float32, a band a dimension, NaN where nothing was measured.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
-    overwrite : bool
-        Replace the file at --out.
-    """
-    refuse_existing(out, overwrite=overwrite)
-    encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
-    features = hsssl.embed(encoder, opened, out=out, overwrite=overwrite)
-    print(f"{out}: {features.shape[0]} x {features.shape[1]} pixels, {features.shape[2]} dimensions")
-
-
-def evaluate(
-    run: Argument,
-    cube: Argument,
-    *,
-    labels: str | None = None,
-    test_labels: str | None = None,
-    split: Literal["random", "block", "fixed"] = "block",
-    per_class: int | None = None,
-    guard: int | None = None,
-    seeds: int = 5,
-    classifier: str = "linear",
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    json: bool = False,
-) -> None:
-    """Score an encoder's frozen features beside the hand-made baselines, with a leakage audit.
-
-    Parameters
-    ----------
-    run : str
-        Run directory of hsssl pretrain.
-    cube : str
-        Path or scene name.
-    labels : str, optional
-        Class ids, 0 unlabelled: .mat, GeoTIFF, ENVI, .npy or PNG. A named scene brings its own.
-    test_labels : str, optional
-        With --split fixed: the test pixels; --labels are then the training pixels.
-    split : str
-        How training and test pixels are chosen.
-    per_class : int, optional
-        Training pixels a class; 10 at random, at most 100 by block unless given.
-    guard : int, optional
-        Pixels between training and test; the radius of a feature's footprint unless given.
-    seeds : int
-        Number of splits.
-    classifier : str
-        knn, linear or svm.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
-    json : bool
-        Print JSON.
-    """
-    encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
-    truth: Any = _labels(cube, labels, opened)
-    if split == "fixed":
-        if test_labels is None:
-            raise ValueError("evaluate: --split fixed needs --labels (training) and --test-labels")
-        truth = (truth, _labels(cube, test_labels, opened))
-    score = hsssl.evaluate(
-        hsssl.embed(encoder, opened),
-        truth,
-        classifier,
-        split,
-        per_class or (10 if split == "random" else 100),
-        spec_of(encoder).footprint,
-        guard=guard,
-        seeds=seeds,
-        cube=hsssl.prepare(opened),
-    )
-    print(score.to_json() if json else score)
-
-
-def classify(
-    run: Argument,
-    cube: Argument,
-    *,
-    out: str,
-    labels: str | None = None,
-    classifier: str = "svm",
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write a class map of the whole scene, learnt from its labelled pixels.
-
-    Parameters
-    ----------
-    run : str
-        Run directory of hsssl pretrain.
-    cube : str
-        Path or scene name.
-    out : str
-        GeoTIFF to write: uint8, nodata 0, palette and class names.
-    labels : str, optional
-        Class ids, 0 unlabelled. A named scene brings its own.
-    classifier : str
-        knn, linear or svm.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
-    overwrite : bool
-        Replace the file at --out.
-    """
-    refuse_existing(out, overwrite=overwrite)
-    encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
-    truth = _labels(cube, labels, opened)
-    names = hsssl.SCENES[cube]().class_names if cube in hsssl.SCENES else ()
-    hsssl.classify(
-        encoder, opened, truth, classifier=classifier, class_names=names, out=out, overwrite=overwrite
-    )
-    print(f"{out}: {opened.rows} x {opened.cols} pixels")
-
-
-def methods() -> None:
-    """List the methods, one line each, with their reference."""
-    _print_registry(METHODS)
-
-
-def encoders() -> None:
-    """List the encoders, one line each."""
-    _print_registry(ENCODERS)
-
-
-def _print_registry(registry: dict[str, Any]) -> None:
-    width = max(map(len, registry))
-    for name, thing in sorted(registry.items()):
-        summary = (inspect.getdoc(thing) or "").splitlines()[0]
-        reference = getattr(thing, "reference", "")
-        print(f"{name:<{width}}  {summary}{f' [{reference}]' if reference else ''}")
-
-
-def _labels(cube: str, labels: str | None, opened: Cube) -> Any:
-    """Read the label map, or take the named scene's own, and check that it fits."""
-    if labels is None and cube not in hsssl.SCENES:
-        raise ValueError(f"{cube}: is no named scene and brings no labels; give --labels")
-    truth = hsssl.open_labels(labels or cube)
-    if truth.shape != (opened.rows, opened.cols):
-        raise ValueError(
-            f"{labels or cube}: the label map has shape {truth.shape}, the cube {(opened.rows, opened.cols)}"
-            "; give the labels of this cube"
-        )
-    return truth
-
-
-def _json(record: Any) -> str:
-    return json.dumps(record, indent=1)
-
-
-def _pretrain_command() -> Callable[..., None]:
-    """Return the command ``pretrain`` with the signature and help of `hsssl.pretrain`, cubes by path."""
-    signature = inspect.signature(run_pretraining, eval_str=True)
-    options = dict[str, Value]
-    types: dict[str, Any] = {"cubes": Arguments, "encoder": str, "out": str, "windows": tuple[int, ...]}
-    types |= {"method_options": options, "encoder_options": options}
-    parameters = []
-    for name, parameter in signature.parameters.items():
-        parameter = parameter.replace(annotation=types.get(name, parameter.annotation))
-        parameters.append(parameter.replace(default={}) if types.get(name) is options else parameter)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    for name in ("variable", "wavelengths"):
-        parameters.append(inspect.Parameter(name, keyword, default=None, annotation=str | None))
-
-    def command(cubes: Any, *args: Any, **settings: Any) -> None:
-        positional = [name for name in signature.parameters if name != "cubes"]
-        pretrain(cubes, **dict(zip(positional, args, strict=False)), **settings)
-
-    added = (
-        "    variable : str, optional\n        Which variable of a .mat file.\n"
-        "    wavelengths : str, optional\n        A file of numbers, or start:stop, in nm.\n"
-    )
-    command.__doc__ = (run_pretraining.__doc__ or "").replace("\n    Returns\n", f"{added}\n    Returns\n", 1)
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
 
 
 def _with_config(arguments: Sequence[str]) -> list[str]:
@@ -313,16 +63,6 @@ def _as_options(settings: dict[str, Any], prefix: str = "--") -> list[str]:
 
 def _run(arguments: Sequence[str]) -> None:
     """Parse and call; what the parser has to say about wrong options becomes one ValueError."""
-    commands: dict[str, Callable[..., Any]] = {
-        "info": info,
-        "pretrain": _pretrain_command(),
-        "embed": embed,
-        "evaluate": evaluate,
-        "classify": classify,
-        "demo": run_demo,
-        "methods": methods,
-        "encoders": encoders,
-    }
     said = io.StringIO()
     chosen: list[Callable[[], Any]] = []
 
@@ -339,7 +79,7 @@ def _run(arguments: Sequence[str]) -> None:
     try:
         with contextlib.redirect_stderr(said):
             tyro.extras.subcommand_cli_from_dict(
-                {name: later(command) for name, command in commands.items()},
+                {name: later(command) for name, command in COMMANDS.items()},
                 prog="hsssl",
                 description=hsssl.__doc__,
                 args=list(arguments),

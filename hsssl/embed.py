@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hsssl.cube import Cube
-from hsssl.evaluate.baselines import box_average
 from hsssl.maps import write_features
 from hsssl.sampling import ResidentScene, load_resident
 from hsssl.spec import EncoderSpec, fit_cube, spec_of
+from hsssl.windows import box_average
 from hsssl_kernels.spectral_views import ViewSpec, spectral_views
 
 __all__ = ["embed"]

@@ -10,8 +10,9 @@ from sklearn.decomposition import PCA
 
 from hsssl.cube import Cube
 from hsssl.evaluate import BASELINES, Protocol, Score, baseline_features, score_table
-from hsssl.evaluate.baselines import box_average, principal_components
+from hsssl.evaluate.baselines import principal_components
 from hsssl.scenes import Scene
+from hsssl.windows import box_average
 
 
 def mirrored(index: int, size: int) -> int:
