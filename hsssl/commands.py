@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json as json_text
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -55,9 +56,9 @@ def pretrain(
         raise ValueError('pretrain: give at least one cube, by path or scene name ("indian_pines")')
     opened = [hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths) for cube in cubes]
     run = run_pretraining(opened, **settings)
-    print(
-        f"{run.path}: step {run.metrics[-1]['step'] + 1}, loss {run.metrics[-1]['loss']:.3f}; {run.spec_file}"
-    )
+    if os.environ.get("RANK", "0") == "0":
+        last = run.metrics[-1]
+        print(f"{run.path}: step {last['step'] + 1}, loss {last['loss']:.3f}; {run.spec_file}")
 
 
 def embed(

@@ -160,10 +160,16 @@ def pretrain(
     torch.manual_seed(stream_key(seed, _MODEL))
     model, spec = _build(settings, encoder, sensors)
     accelerator = _accelerator(precision, tracker)
+    if batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"batch_size must divide by the {accelerator.num_processes} processes, got {batch_size}"
+        )
     scenes = [load_resident(cube, Sensor.of(cube), accelerator.device) for cube in opened]
+    accelerator.wait_for_everyone()  # every process has looked at the folder before one writes to it
     if accelerator.is_main_process and state is None:
+        software = describe_software(accelerator.device) | {"processes": accelerator.num_processes}
         run.clear()
-        run.write_config({"settings": settings, **describe_software(accelerator.device), "inputs": inputs})
+        run.write_config({"settings": settings, **software, "inputs": inputs})
     _loop(
         run,
         model,
@@ -317,7 +323,9 @@ def _accelerator(precision: str | None, tracker: str | None) -> Accelerator:
 
     # Accelerate keeps the first precision of a process for good; a second run may want another
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=precision, log_with=tracker)
+    # asked for the CPU it takes part in torchrun's group by gloo; left to itself it would train alone
+    cpu = not torch.accelerator.is_available()
+    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker)
 
 
 def _finite(loss: float, step: int) -> float:

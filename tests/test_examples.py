@@ -33,4 +33,5 @@ def test_two_processes_share_a_run(tmp_path):
     assert "after 12 steps" in out
     finished = Run(tmp_path / "run")
     assert [row["step"] for row in finished.metrics] == [0, 10, 11]
+    assert finished.config["processes"] == 2
     assert finished.encoder().spec.encoder == "spectral_spatial"

@@ -40,7 +40,7 @@ def test_a_plain_loop_lowers_the_loss(name, encoder):
         optimizer.step()
         method.after_step((step + 1) / 30)
         losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.1
+    assert losses[-1] < 0.7 * losses[0]
     assert all(p.grad is not None for p in encoder.parameters())
 
 

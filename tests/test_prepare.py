@@ -1,4 +1,5 @@
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_band_axis_stands_in_where_there_are_no_wavelengths(caplog):
 
 
 def test_statistics_are_those_of_valid_pixels_and_exact_at_large_offsets(monkeypatch):
-    monkeypatch.setattr("hsssl.prepare._TILE_VALUES", 64)
+    monkeypatch.setattr(sys.modules["hsssl.prepare"], "_TILE_VALUES", 64)
     values = np.random.default_rng(0).normal(1e9, 1, (50, 7, 3))
     values[::3, 2] = np.nan
     cube = Cube(values)

@@ -1,6 +1,18 @@
 """Fused operations for self-supervised learning on spectral images; needs torch and triton only."""
 
 from hsssl_kernels.cosine_regression import cosine_regression
+from hsssl_kernels.info_nce import info_nce
 from hsssl_kernels.nt_xent import nt_xent
+from hsssl_kernels.sinkhorn import sinkhorn
+from hsssl_kernels.spectral_views import ViewSpec, spectral_views
+from hsssl_kernels.sup_con import sup_con
 
-__all__ = ["cosine_regression", "nt_xent"]
+__all__ = [
+    "ViewSpec",
+    "cosine_regression",
+    "info_nce",
+    "nt_xent",
+    "sinkhorn",
+    "spectral_views",
+    "sup_con",
+]

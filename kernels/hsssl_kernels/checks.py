@@ -7,7 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["check_pair", "check_reduction", "check_rows", "check_temperature", "scale_of"]
+__all__ = [
+    "check_pair",
+    "check_reduction",
+    "check_rows",
+    "check_temperature",
+    "compute_dtype",
+    "log_dtype",
+    "scale_of",
+]
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -15,7 +23,9 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 def check_rows(op: str, name: str, x: Tensor) -> None:
     """Refuse anything but a floating-point matrix (n, D) with n, D >= 1."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: `{name}` must be a tensor, got {type(x).__name__}; convert it with torch.as_tensor")
+        raise TypeError(
+            f"{op}: `{name}` must be a tensor, got {type(x).__name__}; convert it with torch.as_tensor"
+        )
     if x.ndim != 2:
         raise ValueError(
             f"{op}: `{name}` must have shape (n, D), got {tuple(x.shape)}; flatten all but the last dimension"
@@ -24,7 +34,8 @@ def check_rows(op: str, name: str, x: Tensor) -> None:
         raise TypeError(f"{op}: `{name}` must be floating point, got {x.dtype}; cast it first")
     if x.shape[0] == 0 or x.shape[1] == 0:
         raise ValueError(
-            f"{op}: `{name}` must have at least one row and one column, got {tuple(x.shape)}; skip empty batches"
+            f"{op}: `{name}` must have at least one row and one column, got {tuple(x.shape)}; "
+            "skip empty batches"
         )
 
 
@@ -34,7 +45,8 @@ def check_pair(op: str, name: str, x: Tensor, other_name: str, other: Tensor, *,
     check_rows(op, other_name, other)
     if other.shape[1] != x.shape[1]:
         raise ValueError(
-            f"{op}: `{other_name}` must have D={x.shape[1]} columns, got {tuple(other.shape)}; project it first"
+            f"{op}: `{other_name}` must have D={x.shape[1]} columns, got {tuple(other.shape)}; "
+            "project it first"
         )
     if rows and other.shape[0] != x.shape[0]:
         raise ValueError(
@@ -80,6 +92,19 @@ def scale_of(temperature: Tensor) -> float:
     value = float(temperature.detach())
     _check_value("hsssl_kernels", value)
     return 1.0 / value
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return what is computed and added up in: float32, for float64 float64."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def log_dtype(x: Tensor) -> torch.dtype:
+    """Return what log-sum-exps are kept in: float64, one number a row, wherever the device has it.
+
+    In float32 a logarithm of 100, usual at small temperatures, scales its whole row by 1 + 4e-6.
+    """
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def check_reduction(op: str, reduction: str) -> None:

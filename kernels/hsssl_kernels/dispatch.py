@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ Backend = Literal["auto", "triton", "torch"]
 
 MAX_COLUMNS = 1024
 _TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_LIBRARY = torch.library.Library("hsssl_kernels", "FRAGMENT")
+# Any: torch annotates neither the constructor nor the methods
+_LIBRARY: Any = cast(Any, torch.library.Library)("hsssl_kernels", "FRAGMENT")
 
 
 def interpreting() -> bool:
@@ -47,7 +49,7 @@ def choose_backend(op: str, backend: str, x: Tensor) -> str:
 
 def _check_triton(op: str, x: Tensor) -> None:
     if not _has_triton():
-        raise ValueError(f'{op}: `backend="triton"` needs the package triton; install it or use backend="torch"')
+        raise ValueError(f'{op}: `backend="triton"` needs the package triton; use backend="torch"')
     if not x.is_cuda and not interpreting():
         raise ValueError(
             f'{op}: `backend="triton"` needs tensors on a CUDA or ROCm device, got {x.device}; '
@@ -60,7 +62,8 @@ def _check_triton(op: str, x: Tensor) -> None:
         )
     if interpreting() and x.dtype == torch.bfloat16:
         raise TypeError(
-            f"{op}: Triton's interpreter computes bfloat16 on raw bits, wrongly; use float16 or float32 with it"
+            f"{op}: Triton's interpreter computes bfloat16 on raw bits, wrongly; "
+            "use float16 or float32 with it"
         )
     if x.shape[-1] > MAX_COLUMNS:
         raise ValueError(
@@ -76,12 +79,21 @@ def _has_triton() -> bool:
 def register(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
     """Register one op that torch.compile treats as opaque, and return the function that calls it.
 
+    Its first argument is a tensor; all are passed by position.
+
     ``implementation`` serves every device; it looks at its own ``backend`` argument. Gradients
     are formed by the callers' `torch.autograd.Function`, so none is registered here.
     """
     name = schema.partition("(")[0]
+
+    @functools.wraps(implementation)
+    def on_its_device(x: Tensor, *others: Any) -> Any:
+        # Triton launches on the current device, which need not be the tensors'
+        with cast(Any, torch.cuda.device_of)(x):
+            return implementation(x, *others)
+
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, on_its_device, "CompositeExplicitAutograd")
     torch.library.register_fake(f"hsssl_kernels::{name}", fake, lib=_LIBRARY)
     op: Callable[..., Any] = getattr(torch.ops.hsssl_kernels, name).default
     return op

@@ -23,8 +23,8 @@ def check_even(op: str, x: Tensor) -> None:
     if any(other != everyone[0] for other in everyone):
         shapes = [tuple(other[: x.ndim]) for other in everyone]
         raise ValueError(
-            f"{op}: every rank must bring the same batch with `gather_distributed`, got shapes {shapes} by rank; "
-            "drop the last incomplete batch"
+            f"{op}: every rank must bring the same batch with `gather_distributed`, got shapes {shapes} "
+            "by rank; drop the last incomplete batch"
         )
 
 

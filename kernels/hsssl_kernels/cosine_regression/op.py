@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import check_pair
 from hsssl_kernels.dispatch import Backend, choose_backend, register
@@ -62,9 +63,11 @@ class _CosineRegression(torch.autograd.Function):
         cosine, p_inverse, t_inverse = cosine_rows(prediction, target, backend)
         ctx.save_for_backward(prediction, target, cosine, p_inverse, t_inverse)
         ctx.backend = backend
-        return (2 - 2 * cosine).mean()
+        loss: Tensor = (2 - 2 * cosine).mean()
+        return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         factor = -2 * gradients[0] / len(ctx.saved_tensors[0])
         return cosine_rows_grad(*ctx.saved_tensors, factor, ctx.backend), None, None
@@ -108,7 +111,9 @@ def _widen(x: Tensor) -> Tensor:
 
 # cosine_rows(p (n, D), t (n, D)) -> cosine (n,), 1 / |p| (n,), 1 / |t| (n,).
 cosine_rows = register(
-    "cosine_rows(Tensor p, Tensor t, str backend) -> (Tensor, Tensor, Tensor)", _cosine_rows, _cosine_rows_fake
+    "cosine_rows(Tensor p, Tensor t, str backend) -> (Tensor, Tensor, Tensor)",
+    _cosine_rows,
+    _cosine_rows_fake,
 )
 
 # cosine_rows_grad(...) -> factor * d cosine / d p (n, D), in the dtype of p.

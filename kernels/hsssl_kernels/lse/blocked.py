@@ -13,9 +13,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["lse_blocked", "lse_grad_blocked"]
+from hsssl_kernels.checks import compute_dtype, log_dtype
+
+__all__ = ["lse_blocked", "lse_grad_blocked", "lse_with_grad_blocked"]
 
 _TILE = 512
+_STRIPE = 2**22  # values of S held at once where whole rows are
 # Up to here exp(S) neither overflows nor vanishes, so no maximum need be taken off first; the
 # distance to the limits (88 and 709) leaves room for sums over any number of columns.
 _SAFE = {torch.float32: 60.0, torch.float64: 600.0}
@@ -36,7 +39,7 @@ def lse_blocked(x: Tensor, y: Tensor, scale: float, self_offset: int, columns: b
         Whether the sums over columns are wanted too.
     """
     triangle = not columns and self_offset == 0 and _same(x, y)
-    x, y = _widen(x), _widen(y)
+    x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
     safe = _is_safe(x, y, scale)
     gone = 0.0 if safe else float("-inf")
     over_rows = x.new_full((len(x),), gone)
@@ -50,6 +53,7 @@ def lse_blocked(x: Tensor, y: Tensor, scale: float, self_offset: int, columns: b
         _add(over_rows[rows], tile, 1, safe)
         if columns or (triangle and rows != cols):
             _add(over_columns[cols], tile, 0, safe)
+    over_rows, over_columns = over_rows.to(log_dtype(x)), over_columns.to(log_dtype(x))
     if safe:
         over_rows, over_columns = over_rows.log(), over_columns.log()
     return over_rows, x.new_empty(0) if triangle else over_columns
@@ -71,10 +75,10 @@ def lse_grad_blocked(
     """
     symmetric = _same(x, y) and _same(x_side[0], y_side[0]) and _same(x_side[1], y_side[1])
     triangle = not both and self_offset == 0 and symmetric
-    x, y = _widen(x), _widen(y)
+    x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
     safe = _is_safe(x, y, scale)
-    if safe:  # W factorises: exp(S) (u_i + v_j)
-        u, v = x_side[1] * (-x_side[0]).exp(), y_side[1] * (-y_side[0]).exp()
+    # W factorises where it is safe: exp(S) (u_i + v_j), with no reference value r, c inside
+    (r, u), (c, v) = (_split(*side, x.dtype, safe) for side in (x_side, y_side))
     dx = torch.zeros_like(x)
     dy = dx if triangle else x.new_zeros(len(y) if both else 0, x.shape[1])
     scaled, scratch, spare = x * scale, x.new_empty(_TILE * _TILE), x.new_empty(_TILE * _TILE)
@@ -84,13 +88,36 @@ def lse_grad_blocked(
         if safe:
             tile.exp_().mul_(torch.add(u[rows, None], v[cols], out=other))
         else:
-            torch.sub(tile, y_side[0][cols], out=other).exp_().mul_(y_side[1][cols])
-            tile.sub_(x_side[0][rows, None]).exp_().mul_(x_side[1][rows, None]).add_(other)
+            torch.sub(tile, c[cols], out=other).exp_().mul_(v[cols])
+            tile.sub_(r[rows, None]).exp_().mul_(u[rows, None]).add_(other)
         _drop_self(tile, rows.start, cols.start, self_offset, 0.0)
         dx[rows].addmm_(tile, y[cols])
         if both or (triangle and rows != cols):
             dy[cols].addmm_(tile.T, x[rows])
     return dx, x.new_empty(0, x.shape[1]) if triangle else dy
+
+
+def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-sum-exp over rows (n,), P y (n, D) and P^T x (m, D) for P_ij = exp(S_ij - lse_i).
+
+    Where rows weigh the same, their gradient can be formed while their similarities are at hand:
+    three matrix products and one exponential, against four and two for `lse` and then `lse_grad`.
+    """
+    x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
+    safe = _is_safe(x, y, scale)
+    height = max(16, min(_TILE, _STRIPE // len(y)))
+    log = x.new_empty(len(x), dtype=log_dtype(x))
+    dx, dy, scratch = torch.empty_like(x), torch.zeros_like(y), x.new_empty(height * len(y))
+    for first in range(0, len(x), height):
+        rows = slice(first, first + height)
+        stripe = _similarity(x[rows] * scale, y, scratch)  # (r, m)
+        top = torch.zeros_like(stripe[:, :1]) if safe else stripe.amax(1, keepdim=True)
+        share = (stripe if safe else stripe.sub_(top)).exp_()
+        total = share.sum(1, keepdim=True)
+        log[rows] = (total.to(log.dtype).log() + top).squeeze(1)
+        torch.mm(share, y, out=dx[rows]).div_(total)
+        dy.addmm_(share.T, x[rows] / total)
+    return log, dx, dy
 
 
 def _tiles(n: int, m: int, triangle: bool) -> Iterator[tuple[slice, slice]]:
@@ -121,8 +148,11 @@ def _same(x: Tensor, y: Tensor) -> bool:
     return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
 
 
-def _widen(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.to(torch.float32)
+def _split(log: Tensor, weight: Tensor, dtype: torch.dtype, safe: bool) -> tuple[Tensor, Tensor]:
+    """Return a rounded reference r and ``weight exp(r - log)``; r is 0 where that is safe."""
+    reference = torch.zeros_like(log) if safe else log.to(dtype).to(log.dtype)
+    factor = torch.where(log == float("inf"), 0.0, weight * (reference - log).exp())
+    return reference.to(dtype), factor.to(dtype)
 
 
 def _is_safe(x: Tensor, y: Tensor, scale: float) -> bool:

@@ -14,7 +14,12 @@ place of the running maximum and W takes one exponential: exp(S - c) (u_i + v_j)
 Derived from the log-sum-exp streaming of Rabe and Staats 2021, arXiv:2112.05682.
 """
 
+# The bodies of @triton.jit functions hold no Python types.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
 from __future__ import annotations
+
+import math
 
 import torch
 import triton
@@ -25,8 +30,6 @@ from hsssl_kernels.launch import architecture, splits_for, tile_for
 
 __all__ = ["launch_lse", "launch_lse_grad"]
 
-_LOG2_E = tl.constexpr(1.4426950408889634)
-_LN_2 = tl.constexpr(0.6931471805599453)
 # Below this temperature exp(S - 1 / temperature) can vanish in float32, and the maximum is needed.
 _FIXED_SHIFT_FROM = 0.025
 
@@ -59,7 +62,8 @@ def _similarity(
 def _lse_fwd_kernel(
     x_ptr,  # (n, D)
     y_ptr,  # (m, D)
-    lse_ptr,  # (splits, n) float32, natural logarithms
+    top_ptr,  # (splits, n) float32, log2 of what was taken off
+    total_ptr,  # (splits, n) float32, the sum of what was left
     scale,  # log2(e) / temperature
     n,
     m,
@@ -77,12 +81,13 @@ def _lse_fwd_kernel(
     rows = tl.arange(0, BLOCK_M)
     cols = tl.arange(0, BLOCK_N)
     columns = tl.arange(0, BLOCK_D)
-    x_base = x_ptr + first.to(tl.int64) * D
+    wide_d = tl.full([], D, tl.int64)  # rows x D may pass 2^31
+    x_base = x_ptr + first * wide_d
     x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     top = tl.full([BLOCK_M], -1.0e30, dtype=tl.float32)  # finite: a split may hold no column of a row
     for j in range(split * span, tl.minimum((split + 1) * span, m), BLOCK_N):
-        y_base = y_ptr + j.to(tl.int64) * D
+        y_base = y_ptr + j * wide_d
         y_tile = _load_rows(y_base, cols, m - j, columns, D)  # (BLOCK_N, BLOCK_D)
         s = _similarity(
             x_tile, y_tile, x_base, y_base, rows, n - first, cols, m - j, D, BLOCK_M, BLOCK_N, BLOCK_D
@@ -102,16 +107,17 @@ def _lse_fwd_kernel(
             top = new_top
     if UNIT:
         top = tl.zeros([BLOCK_M], dtype=tl.float32) + scale
-    lse = (top + tl.log2(total)) * _LN_2
-    tl.store(lse_ptr + split.to(tl.int64) * n + first + rows, lse, mask=rows < n - first)
+    at = (split.to(tl.int64) * n + first) + rows
+    tl.store(top_ptr + at, top, mask=rows < n - first)
+    tl.store(total_ptr + at, total, mask=rows < n - first)
 
 
 @triton.jit
 def _lse_bwd_kernel(
     x_ptr,  # (n, D)
     y_ptr,  # (m, D)
-    x_lse_ptr,  # (n,) float32; inf where the rows take no part
-    x_weight_ptr,  # (n,) float32
+    x_lse_ptr,  # (n,) float32, logarithms to base 2; not read where UNIT
+    x_weight_ptr,  # (n,) float32; where UNIT, times 2^(scale - lse)
     y_lse_ptr,  # (m,) float32
     y_weight_ptr,  # (m,) float32
     out_ptr,  # (splits, n, D) float32
@@ -135,55 +141,57 @@ def _lse_bwd_kernel(
     cols = tl.arange(0, BLOCK_N)
     columns = tl.arange(0, BLOCK_D)
     out_columns = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
-    x_base = x_ptr + first.to(tl.int64) * D
+    wide_d = tl.full([], D, tl.int64)  # rows x D may pass 2^31
+    x_base = x_ptr + first * wide_d
     x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
-    x_lse = tl.load(x_lse_ptr + first + rows, mask=rows < n - first, other=float("inf")) * _LOG2_E
     x_weight = tl.load(x_weight_ptr + first + rows, mask=rows < n - first, other=0.0)
-    if UNIT:
-        x_weight *= tl.exp2(scale - x_lse)
+    if not UNIT:
+        x_lse = tl.load(x_lse_ptr + first + rows, mask=rows < n - first, other=float("inf"))
     out = tl.zeros([BLOCK_M, BLOCK_O], dtype=tl.float32)
     for j in range(split * span, tl.minimum((split + 1) * span, m), BLOCK_N):
-        y_base = y_ptr + j.to(tl.int64) * D
+        y_base = y_ptr + j * wide_d
         y_tile = _load_rows(y_base, cols, m - j, columns, D)  # (BLOCK_N, BLOCK_D)
-        y_lse = tl.load(y_lse_ptr + j + cols, mask=cols < m - j, other=float("inf")) * _LOG2_E
         y_weight = tl.load(y_weight_ptr + j + cols, mask=cols < m - j, other=0.0)
         s = _similarity(
             x_tile, y_tile, x_base, y_base, rows, n - first, cols, m - j, D, BLOCK_M, BLOCK_N, BLOCK_D
         )
         if UNIT:
-            # columns past m need no mask: their y is 0 and their weight finite
-            w = tl.exp2(s * scale + (LIFT - scale))
-            w *= x_weight[:, None] + (y_weight * tl.exp2(scale - y_lse))[None, :]
+            # columns past m hold y = 0, but 0 times an overflowed float16 would be NaN
+            w = tl.exp2(s * scale + tl.where(cols < m - j, LIFT - scale, float("-inf"))[None, :])
+            w *= x_weight[:, None] + y_weight[None, :]
         else:
+            y_lse = tl.load(y_lse_ptr + j + cols, mask=cols < m - j, other=float("inf"))
             s = s * scale + LIFT
             w = tl.exp2(s - x_lse[:, None]) * x_weight[:, None]
             w += tl.exp2(s - y_lse[None, :]) * y_weight[None, :]
             w = tl.where((cols < m - j)[None, :], w, 0.0)
         if EXCLUDE_SELF:
             w = tl.where((first + self_offset + rows)[:, None] == (j + cols)[None, :], 0.0, w)
-        if BLOCK_D >= D:
+        if BLOCK_D >= D and BLOCK_D == BLOCK_O:
             y_out = y_tile
         else:
             y_out = _load_rows(y_base, cols, m - j, out_columns, D)  # (BLOCK_N, BLOCK_O)
         out = tl.dot(w.to(y_out.dtype), y_out, out, input_precision="ieee")
     out *= tl.exp2(-1.0 * LIFT)
-    out_base = out_ptr + (split.to(tl.int64) * n + first) * D
+    out_base = out_ptr + (split.to(tl.int64) * n + first) * wide_d
     inside = (rows[:, None] < n - first) & (out_columns[None, :] < D)
     tl.store(out_base + rows[:, None] * D + out_columns[None, :], out, mask=inside)
 
 
 def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool) -> Tensor:
-    """Return the natural log-sum-exp (n,), float32, of every row of x y^T scale."""
+    """Return the natural log-sum-exp (n,), float64, of every row of x y^T scale."""
     (n, columns), m = x.shape, len(y)
-    tile = tile_for("lse_fwd", architecture(x), x.dtype, columns)
+    arch = architecture(x)
+    tile = tile_for("lse_fwd", arch, x.dtype, columns)
     row_blocks = triton.cdiv(n, tile.block_m)
-    splits, span = splits_for(tile, row_blocks, m)
-    parts = torch.empty(splits, n, dtype=torch.float32, device=x.device)
+    splits, span = splits_for(tile, arch, row_blocks, m)
+    top, total = torch.empty(2, splits, n, dtype=torch.float32, device=x.device).unbind()
     _lse_fwd_kernel[(row_blocks, splits)](
         x_ptr=x.contiguous(),
         y_ptr=y.contiguous(),
-        lse_ptr=parts,
-        scale=scale * _LOG2_E.value,
+        top_ptr=top,
+        total_ptr=total,
+        scale=_in_base_2(scale),
         n=n,
         m=m,
         self_offset=self_offset,
@@ -196,7 +204,8 @@ def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool)
         EXCLUDE_SELF=self_offset >= 0,
         **tile.options(),
     )
-    return parts.logsumexp(0) if splits > 1 else parts[0]
+    log = (top.double() + total.double().log2()) * math.log(2)  # (splits, n)
+    return log.logsumexp(0) if splits > 1 else log[0]
 
 
 def launch_lse_grad(
@@ -210,19 +219,22 @@ def launch_lse_grad(
 ) -> Tensor:
     """Return W y (n, D), float32; the sides are (log-sum-exp, weight) of rows and of columns."""
     (n, columns), m = x.shape, len(y)
-    tile = tile_for("lse_bwd", architecture(x), x.dtype, columns)
+    arch = architecture(x)
+    tile = tile_for("lse_bwd", arch, x.dtype, columns)
     row_blocks, out_blocks = triton.cdiv(n, tile.block_m), triton.cdiv(columns, tile.block_o)
-    splits, span = splits_for(tile, row_blocks * out_blocks, m)
+    splits, span = splits_for(tile, arch, row_blocks * out_blocks, m)
+    fixed = _fixed_shift(unit, scale)
+    (x_lse, x_weight), (y_lse, y_weight) = (_reference(*side, scale, fixed) for side in (x_side, y_side))
     parts = torch.empty(splits, n, columns, dtype=torch.float32, device=x.device)
     _lse_bwd_kernel[(row_blocks, out_blocks, splits)](
         x_ptr=x.contiguous(),
         y_ptr=y.contiguous(),
-        x_lse_ptr=x_side[0].contiguous(),
-        x_weight_ptr=x_side[1].contiguous(),
-        y_lse_ptr=y_side[0].contiguous(),
-        y_weight_ptr=y_side[1].contiguous(),
+        x_lse_ptr=x_lse,
+        x_weight_ptr=x_weight,
+        y_lse_ptr=y_lse,
+        y_weight_ptr=y_weight,
         out_ptr=parts,
-        scale=scale * _LOG2_E.value,
+        scale=_in_base_2(scale),
         n=n,
         m=m,
         self_offset=self_offset,
@@ -233,11 +245,27 @@ def launch_lse_grad(
         BLOCK_D=tile.block_d,
         BLOCK_O=tile.block_o,
         LIFT=14 if x.dtype == torch.float16 else 0,
-        UNIT=_fixed_shift(unit, scale),
+        UNIT=fixed,
         EXCLUDE_SELF=self_offset >= 0,
         **tile.options(),
     )
     return parts.sum(0) if splits > 1 else parts[0]
+
+
+def _reference(log: Tensor, weight: Tensor, scale: float, fixed: bool) -> tuple[Tensor, Tensor]:
+    """Return a reference to base 2, float32, and the weight times 2^(reference - log), float32.
+
+    The logarithm's own rounding moves into the weight, where it is a relative 6e-8 at any size.
+    """
+    log = log / math.log(2)
+    reference = torch.full_like(log, _in_base_2(scale)) if fixed else log.float().double()
+    factor = torch.where(log == float("inf"), 0.0, weight * torch.exp2(reference - log))
+    return reference.float(), factor.float()
+
+
+def _in_base_2(scale: float) -> float:
+    """Return log2(e) scale, as float32 has it."""
+    return float(torch.tensor(scale / math.log(2), dtype=torch.float32))
 
 
 def _fixed_shift(unit: bool, scale: float) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hsssl_kernels.checks import scale_of
+from hsssl_kernels.checks import compute_dtype, log_dtype, scale_of
 from hsssl_kernels.dispatch import register
-from hsssl_kernels.lse.blocked import lse_blocked, lse_grad_blocked
+from hsssl_kernels.lse.blocked import lse_blocked, lse_grad_blocked, lse_with_grad_blocked
 
-__all__ = ["lse", "lse_grad"]
+__all__ = ["lse", "lse_grad", "lse_with_grad"]
 
 
 def _lse(
@@ -26,8 +26,8 @@ def _lse(
 def _lse_fake(
     x: Tensor, y: Tensor, temperature: Tensor, self_offset: int, columns: bool, unit: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    wide = x.float() if x.element_size() < 4 else x
-    return wide.new_empty(x.shape[0]), wide.new_empty(y.shape[0] if columns else 0)
+    dtype = log_dtype(x)
+    return x.new_empty(x.shape[0], dtype=dtype), x.new_empty(y.shape[0] if columns else 0, dtype=dtype)
 
 
 def _lse_grad(
@@ -68,12 +68,24 @@ def _lse_grad_fake(
     unit: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    columns = x.shape[1]
-    return x_lse.new_empty(x.shape[0], columns), x_lse.new_empty(y.shape[0] if both else 0, columns)
+    columns, dtype = x.shape[1], compute_dtype(x)
+    return x.new_empty(x.shape[0], columns, dtype=dtype), x.new_empty(
+        y.shape[0] if both else 0, columns, dtype=dtype
+    )
+
+
+def _lse_with_grad(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return lse_with_grad_blocked(x, y, scale_of(temperature))
+
+
+def _lse_with_grad_fake(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = compute_dtype(x)
+    log = x.new_empty(x.shape[0], dtype=log_dtype(x))
+    return log, x.new_empty(x.shape, dtype=dtype), y.new_empty(y.shape, dtype=dtype)
 
 
 # lse(x (n, D), y (m, D)) -> over rows (n,), over columns (m,) or (0,): natural logarithms in
-# float32 (float64 for float64) of the sums of exp(x y^T / temperature), without the entries
+# float64 of the sums of exp(x y^T / temperature), without the entries
 # (i, i + self_offset) if self_offset >= 0. `unit` promises rows of norm 1.
 lse = register(
     "lse(Tensor x, Tensor y, Tensor temperature, int self_offset, bool columns, bool unit, str backend)"
@@ -89,4 +101,12 @@ lse_grad = register(
     " Tensor y_weight, int self_offset, bool both, bool unit, str backend) -> (Tensor, Tensor)",
     _lse_grad,
     _lse_grad_fake,
+)
+
+# lse_with_grad(x (n, D), y (m, D)) -> log-sum-exp (n,), P y (n, D), P^T x (m, D), P_ij = exp(S_ij - lse_i);
+# blocked torch, for rows that weigh the same.
+lse_with_grad = register(
+    "lse_with_grad(Tensor x, Tensor y, Tensor temperature) -> (Tensor, Tensor, Tensor)",
+    _lse_with_grad,
+    _lse_with_grad_fake,
 )

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from hsssl_kernels.checks import check_pair, check_temperature
+from hsssl_kernels.checks import check_pair, check_temperature, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend
 from hsssl_kernels.distributed import check_even, gather, mean_over_ranks, rank_and_world
 from hsssl_kernels.lse import lse, lse_grad
@@ -59,7 +60,7 @@ def nt_xent(
 
     References
     ----------
-    Chen et al. 2020, "A simple framework for contrastive learning of visual representations", arXiv:2002.05709.
+    Chen et al. 2020, "A simple framework for contrastive learning", arXiv:2002.05709.
 
     Examples
     --------
@@ -74,6 +75,8 @@ def nt_xent(
     gathering = rank_and_world(gather_distributed)[1] > 1
     if gathering:
         check_even("nt_xent", z1)
+    elif len(z1) == 1:
+        raise ValueError("nt_xent: one pair has nothing to contrast with, got B=1; bring a larger batch")
     loss: Tensor = _NTXent.apply(torch.cat([z1, z2]), value, normalize, gathering, chosen)  # type: ignore[no-untyped-call]
     return mean_over_ranks(loss) if gathering else loss
 
@@ -90,13 +93,15 @@ class _NTXent(torch.autograd.Function):
         everyone = gather(unit) if gathering else unit  # (N, D)
         offset = rank_and_world(gathering)[0] * len(z)
         over_rows, _ = lse(unit, everyone, value, offset, False, normalize, backend)  # (n,)
-        wide = unit.to(over_rows.dtype)
+        wide = unit.to(compute_dtype(z))
         positive = (wide * wide.roll(len(z) // 2, 0)).sum(1) / value
         ctx.save_for_backward(z, unit, inverse, everyone, over_rows, temperature, value)
         ctx.options = (offset, normalize, gathering, backend)
-        return (over_rows - positive).mean()
+        loss: Tensor = (over_rows - positive).mean().to(compute_dtype(z))
+        return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z, unit, inverse, everyone, over_rows, temperature, value = ctx.saved_tensors
         offset, normalize, gathering, backend = ctx.options

@@ -30,7 +30,7 @@ def finish_rows_reference(
     that by x_i is ``(g_i - u_i <u_i, g_i>) / |x_i|``. An empty ``inverse`` says that x is u.
     """
     wide = x.to(total.dtype)
-    gradient = total - weight.unsqueeze(1) * target.roll(-shift, 0)
+    gradient = total - weight.to(total.dtype).unsqueeze(1) * target.roll(-shift, 0)
     gradient *= factor
     if not inverse.numel():
         return gradient.to(x.dtype), (wide * gradient).sum(1)

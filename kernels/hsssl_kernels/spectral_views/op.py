@@ -88,7 +88,9 @@ def _check(
     if cube.ndim != 3:
         raise ValueError(f"spectral_views: `cube` must be (rows, cols, bands), got {tuple(cube.shape)}")
     if cube.dtype not in _DTYPES:
-        raise TypeError(f"spectral_views: `cube` must hold integers or floats, got {cube.dtype}; cast it first")
+        raise TypeError(
+            f"spectral_views: `cube` must hold integers or floats, got {cube.dtype}; cast it first"
+        )
     rows, cols, bands = cube.shape
     if not 1 <= patch_size <= min(rows, cols):
         raise ValueError(

@@ -78,7 +78,9 @@ def draw(spec: ViewSpec, batch: int, bands: int, patch_size: int, key: int, devi
     turn = torch.floor(uniform(n) * 4).long() * int(spec.turn)
     mirror = uniform(n, 2) < spec.flip
     # a quarter turn is a transposition and a mirror; half a turn mirrors both ways
-    symmetry = torch.stack([mirror[:, 0] ^ (turn >= 2), mirror[:, 1] ^ ((turn + 1) % 4 >= 2), turn % 2 == 1], 1)
+    symmetry = torch.stack(
+        [mirror[:, 0] ^ (turn >= 2), mirror[:, 1] ^ ((turn + 1) % 4 >= 2), turn % 2 == 1], 1
+    )
     position = (torch.arange(bands) + 0.5) * (torch.pi / bands)
     cosines = torch.cos(torch.arange(_COSINES)[:, None] * position)  # (4, C)
     gain = 1 + spec.gain * normal(n, bands) + spec.illumination * (normal(n, _COSINES) @ cosines) / 2
@@ -109,7 +111,9 @@ def _drawn_square(spec: ViewSpec, u: Tensor, patch_size: int) -> Tensor:
     return torch.stack([first[:, 0], last[:, 0], first[:, 1], last[:, 1]], 1)
 
 
-def patch_pixels(size: torch.Size, centres: Tensor, patch_size: int, symmetry: Tensor | None = None) -> Tensor:
+def patch_pixels(
+    size: torch.Size, centres: Tensor, patch_size: int, symmetry: Tensor | None = None
+) -> Tensor:
     """Return (B, P P) int64 flat pixel numbers of the patches, mirrored at the scene's border."""
     rows, cols = size
     reach = torch.arange(patch_size, device=centres.device) - (patch_size - 1) // 2

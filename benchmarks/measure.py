@@ -1,0 +1,159 @@
+"""How it is measured: time, extra peak memory, error against float64, and the machine's own ceilings."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["ceilings", "error", "extra_peak_mib", "machine", "release", "times"]
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def times(run: Callable[[], Any], device: str, seconds: float, least: int = 3) -> dict[str, float]:
+    """Return median, 20 and 80 % of the milliseconds a call; ``run`` prepares, and returns what is timed."""
+    run()()
+    synchronize(device)
+    taken: list[float] = []
+    while len(taken) < least or (sum(taken) < seconds and len(taken) < 100):
+        timed = run()
+        synchronize(device)
+        start = time.perf_counter()
+        timed()
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    fifths = quantiles(taken, n=10, method="inclusive")
+    return {
+        "median_ms": 1e3 * fifths[4],
+        "p20_ms": 1e3 * fifths[1],
+        "p80_ms": 1e3 * fifths[7],
+        "calls": len(taken),
+    }
+
+
+def extra_peak_mib(run: Callable[[], Any], device: str) -> float | None:
+    """Return the peak of memory during ``run`` above what was held before, None where it cannot be known."""
+    release(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        synchronize(device)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak of resident memory
+    except OSError:
+        return None
+    before = _status("VmRSS")
+    run()
+    return (_status("VmHWM") - before) / 2**10
+
+
+def release(device: str) -> None:
+    """Give freed memory back, so that what is held does not hide what is taken next."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
+
+
+def error(run: Callable[..., Tensor], inputs: list[Tensor], exact: list[Tensor]) -> list[float]:
+    """Return the largest error of the value and the relative error, by norm, of each gradient."""
+    got = value_and_gradients(run, inputs)
+    errors = [(got[0] - exact[0]).abs().max().item()]
+    for a, b in zip(got[1:], exact[1:], strict=True):
+        errors.append(((a - b).norm() / b.norm()).item())
+    return errors
+
+
+def value_and_gradients(run: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    """Return the value and the gradients by the floating-point inputs that have one, in float64."""
+    leaves = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
+    value = run(*leaves)
+    if value.requires_grad:
+        value.sum().backward()
+    gradients = [x.grad for x in leaves if x.grad is not None]
+    return [x.detach().double() for x in (value, *gradients)]
+
+
+def ceilings(dtype: torch.dtype, device: str) -> dict[str, float]:
+    """Return what this machine does at best now: TFLOP/s of a large matmul, GB/s of a large copy."""
+    n = 8192 if device == "cuda" else 3072
+    a, b = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(2))
+    matmul = times(lambda: lambda: a @ b, device, 1.0)
+    source = torch.empty(2**28 if device == "cuda" else 2**26, dtype=torch.float32, device=device).zero_()
+    target = torch.empty_like(source).zero_()
+    copy = times(lambda: lambda: target.copy_(source), device, 1.0)
+    return {
+        "matmul_tflops": 2 * n**3 / matmul["median_ms"] / 1e9,
+        "copy_gbps": 2 * source.nbytes / copy["median_ms"] / 1e6,
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Return the device, the versions and the commit; nothing that names a host or a person."""
+    import numpy
+
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "cores": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": _version("triton"),
+        "numpy": numpy.__version__,
+        "load_average_at_start": round(os.getloadavg()[0], 2),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "kernels", "benchmarks")),
+    }
+    if device == "cuda":
+        found["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    folder = Path(__file__).parent.parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,196 @@
+"""What is measured: every fused op, its inputs, its work, and the implementations it is compared with.
+
+A peer is a function of the same arguments. The plain forms below are written as people write them;
+`lightly_structure` follows the steps of lightly's NTXentLoss. Packages are compared with themselves
+where they can be imported, and `unavailable` says why where they cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hsssl_kernels import cosine_regression, info_nce, nt_xent, sinkhorn, sup_con
+from hsssl_kernels.cosine_regression.reference import cosine_regression_reference
+from hsssl_kernels.info_nce.reference import info_nce_reference
+from hsssl_kernels.nt_xent.reference import nt_xent_reference
+from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
+from hsssl_kernels.sup_con.reference import sup_con_reference
+
+__all__ = ["OPS", "TEMPERATURE", "Op"]
+
+TEMPERATURE = 0.1
+QUEUE_ROWS = 256
+PROTOTYPES = 512
+Run = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One row of the registry; ``inputs(n, D, dtype, device)`` gives the arguments, matrices first.
+
+    ``flops`` and ``values`` count, for (n, D), the matrix operations and the values moved at least,
+    forward and backward together. ``peers`` names functions, or functions that import and return one.
+    """
+
+    fused: Run
+    reference: Run
+    inputs: Callable[[int, int, torch.dtype, str], list[Tensor]]
+    flops: Callable[[int, int], float]
+    values: Callable[[int, int], float]
+    plain: Run
+    peers: dict[str, Callable[[], Run]] = field(default_factory=dict)
+    differentiable: bool = True
+
+
+def _pairs(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    g = torch.Generator().manual_seed(n + d)
+    common = torch.randn(n // 2, d, generator=g)
+    return [(common + torch.randn(n // 2, d, generator=g)).to(device, dtype) for _ in range(2)]
+
+
+def _towers(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    return _pairs(2 * n, d, dtype, device)
+
+
+def _queue(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    g = torch.Generator().manual_seed(n)
+    return [*_towers(min(QUEUE_ROWS, n), d, dtype, device), torch.randn(n, d, generator=g).to(device, dtype)]
+
+
+def _labelled(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    return [torch.cat(_pairs(n, d, dtype, device)), (torch.arange(n) % max(2, n // 64)).to(device)]
+
+
+def _scores(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    g = torch.Generator().manual_seed(n)
+    return [torch.rand(n, PROTOTYPES, generator=g).mul(2).sub(1).to(device, dtype)]
+
+
+def naive_nt_xent(z1: Tensor, z2: Tensor) -> Tensor:
+    z = F.normalize(torch.cat([z1, z2]))
+    similarity = z @ z.T / TEMPERATURE
+    similarity = similarity.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), float("-inf"))
+    return F.cross_entropy(similarity, torch.arange(len(z), device=z.device).roll(len(z1)))
+
+
+def lightly_structure(z1: Tensor, z2: Tensor) -> Tensor:
+    """Normalise each view, concatenate, cut the diagonal out by boolean indexing, cross-entropy."""
+    b = len(z1)
+    z = torch.cat([F.normalize(z1), F.normalize(z2)])
+    logits = torch.einsum("nc,mc->nm", z, z) / TEMPERATURE
+    others = ~torch.eye(2 * b, dtype=torch.bool, device=z.device)
+    logits = logits[others].view(2 * b, 2 * b - 1)
+    rows = torch.arange(b, device=z.device)
+    return F.cross_entropy(logits, torch.cat([rows + b - 1, rows]))
+
+
+def _lightly() -> Run:
+    from lightly.loss import NTXentLoss
+
+    return NTXentLoss(temperature=TEMPERATURE)
+
+
+def _metric_learning() -> Run:
+    from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+
+    return SelfSupervisedLoss(NTXentLoss(temperature=TEMPERATURE))
+
+
+def _metric_learning_sup_con() -> Run:
+    from pytorch_metric_learning.losses import SupConLoss
+
+    return SupConLoss(temperature=TEMPERATURE)
+
+
+def _inf_cl() -> Run:
+    from inf_cl import cal_inf_loss
+
+    scale = torch.tensor(1 / TEMPERATURE, device="cuda")
+    return lambda q, k: cal_inf_loss(F.normalize(q), F.normalize(k), scale=scale)
+
+
+def _naive_sinkhorn(scores: Tensor) -> Tensor:
+    q = torch.exp(scores / 0.05)
+    for _ in range(3):
+        q = q / q.sum(0, keepdim=True)
+        q = q / q.sum(1, keepdim=True)
+    return q
+
+
+def _with_temperature(f: Run, **options: object) -> Run:
+    return lambda *x: f(*x, temperature=TEMPERATURE, **options)
+
+
+def _with_queue(f: Run) -> Run:
+    return lambda q, k, m: f(q, k, negatives=m, temperature=TEMPERATURE)
+
+
+def _info_nce(symmetric: bool) -> Op:
+    reference = _with_temperature(info_nce_reference, symmetric=symmetric)
+    return Op(
+        _with_temperature(info_nce, symmetric=symmetric),
+        reference,
+        _towers,
+        flops=lambda n, d: 6.0 * n * n * d,
+        values=lambda n, d: 6.0 * n * d,
+        plain=reference,
+        peers={} if symmetric else {"inf-cl": _inf_cl},
+    )
+
+
+OPS: dict[str, Op] = {
+    "nt_xent": Op(
+        _with_temperature(nt_xent),
+        _with_temperature(nt_xent_reference),
+        _pairs,
+        flops=lambda n, d: 6.0 * n * n * d,
+        values=lambda n, d: 3.0 * n * d,
+        plain=naive_nt_xent,
+        peers={
+            "lightly structure": lambda: lightly_structure,
+            "lightly": _lightly,
+            "pytorch-metric-learning": _metric_learning,
+        },
+    ),
+    "info_nce": _info_nce(symmetric=False),
+    "info_nce_symmetric": _info_nce(symmetric=True),
+    "info_nce_queue": Op(
+        _with_queue(info_nce),
+        _with_queue(info_nce_reference),
+        _queue,
+        flops=lambda n, d: 6.0 * min(QUEUE_ROWS, n) * n * d,
+        values=lambda n, d: 2.0 * n * d,
+        plain=_with_queue(info_nce_reference),
+    ),
+    "sup_con": Op(
+        _with_temperature(sup_con),
+        _with_temperature(sup_con_reference),
+        _labelled,
+        flops=lambda n, d: 6.0 * n * n * d,
+        values=lambda n, d: 3.0 * n * d,
+        plain=_with_temperature(sup_con_reference),
+        peers={"pytorch-metric-learning": _metric_learning_sup_con},
+    ),
+    "cosine_regression": Op(
+        cosine_regression,
+        cosine_regression_reference,
+        _towers,
+        flops=lambda n, d: 0.0,
+        values=lambda n, d: 5.0 * n * d,
+        plain=cosine_regression_reference,
+    ),
+    "sinkhorn": Op(
+        sinkhorn,
+        sinkhorn_reference,
+        _scores,
+        flops=lambda n, d: 0.0,
+        values=lambda n, d: 2.0 * n * PROTOTYPES,
+        plain=_naive_sinkhorn,
+        differentiable=False,
+    ),
+}

@@ -1,0 +1,69 @@
+"""InfoNCE against a queue: few rows, many columns, and no gradient by the columns unless asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hsssl_kernels.checks import compute_dtype
+from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.rows import finish_rows, unit_rows
+
+__all__ = ["QueueRows"]
+
+
+class QueueRows(torch.autograd.Function):
+    """Losses (n,) = log(exp(lse of the queue) + exp(positive)) - positive."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        negatives: Tensor,
+        temperature: Tensor,
+        normalize: bool,
+        backend: str,
+    ) -> Tensor:
+        """Return the losses (n,)."""
+        value = temperature.detach().to("cpu", torch.float64).reshape(())
+        none = query.new_empty(0)
+        q, q_inverse = unit_rows(query, backend) if normalize else (query, none)
+        k, k_inverse = unit_rows(key, backend) if normalize else (key, none)
+        queue, inverse = unit_rows(negatives, backend) if normalize else (negatives, none)
+        over_queue, _ = lse(q, queue, value, -1, False, normalize, backend)  # (n,)
+        wide = compute_dtype(query)
+        behind = over_queue - (q.to(wide) * k.to(wide)).sum(1) / value
+        formed = (q, k, queue, q_inverse, k_inverse, inverse, over_queue, behind)
+        ctx.save_for_backward(query, key, negatives, temperature, value, *formed)
+        ctx.options = (normalize, backend)
+        return torch.logaddexp(behind, torch.zeros_like(behind)).to(wide)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the tensors that came in."""
+        query, key, negatives, temperature, value = ctx.saved_tensors[:5]
+        q, k, queue, q_inverse, k_inverse, inverse, over_queue, behind = ctx.saved_tensors[5:]
+        normalize, backend = ctx.options
+        gradient = gradients[0] * behind.sigmoid()  # by the log-sum-exp; minus this by the positive
+        largest = gradient.abs().amax()
+        weight = gradient / torch.where(largest == 0, 1.0, largest)
+        factor = largest / value
+        rows = (over_queue, weight)
+        columns = (over_queue.new_full((len(queue),), float("inf")), over_queue.new_zeros(len(queue)))
+        total, queue_total = lse_grad(
+            q, queue, value, *rows, *columns, -1, ctx.needs_input_grad[2], normalize, backend
+        )
+        dq, along = finish_rows(total, k, weight, query, q_inverse, factor, 0, backend)
+        dk = dn = dt = None
+        if ctx.needs_input_grad[1]:
+            dk, _ = finish_rows(torch.zeros_like(total), q, weight, key, k_inverse, factor, 0, backend)
+        if ctx.needs_input_grad[2]:
+            dn, _ = finish_rows(queue_total, queue, columns[1], negatives, inverse, factor, 0, backend)
+        if ctx.needs_input_grad[3]:
+            dt = (-along.sum() / value).to(temperature).reshape(temperature.shape)
+        return dq, dk, dn, dt, None, None

@@ -1,0 +1,133 @@
+"""Time candidate tiles on the GPU at hand and rewrite the launch table: `python -m hsssl_kernels.tune`.
+
+A candidate is compared with blocked torch first; one that is wrong, spills or does not launch is
+dropped. Without `--write` the new rows are only printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hsssl_kernels import table
+from hsssl_kernels.launch import architecture
+from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.tile import Tile
+
+__all__ = ["candidates", "main", "render", "tune_entry"]
+
+_TEMPERATURE = 0.1
+_HEADER = '''"""The launch table, as `python -m hsssl_kernels.tune --write` writes it; change it there.
+
+(kernel, architecture, bytes a value) -> (largest D, tile), in rising order of D. A tile whose
+block_d is below D goes through D in chunks. The fields of a tile are those of `Tile`.
+"""
+
+from __future__ import annotations
+
+from hsssl_kernels.tile import Tile
+
+__all__ = ["TABLE"]
+
+TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
+'''
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Tune every entry of this GPU's architecture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=16384, help="n of the timed similarity matrix")
+    parser.add_argument("--write", action="store_true", help="rewrite the table in place")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("hsssl_kernels.tune: needs a CUDA or ROCm device, found none; run it there", file=sys.stderr)
+        return 2
+    arch = architecture(torch.empty(1, device="cuda"))
+    for key, entries in table.TABLE.items():
+        if key[1] == arch:
+            for i in range(len(entries)):
+                tune_entry(key, i, options.rows)
+    text = render()
+    if options.write:
+        Path(table.__file__).write_text(text)
+    print(text)
+    return 0
+
+
+def tune_entry(key: tuple[str, str, int], i: int, rows: int) -> list[tuple[float, Tile]]:
+    """Put the fastest right tile into entry ``i`` of the table; return all timed ones, fastest first (ms)."""
+    from triton.testing import do_bench
+
+    kernel, _, size = key
+    largest, shipped = table.TABLE[key][i]
+    columns = min(largest, 512)
+    dtype = torch.float32 if size == 4 else torch.bfloat16
+    call = _calls(kernel, rows, columns, dtype)
+    check = _calls(kernel, 1000, columns, dtype)
+    right = check("torch")
+    timed: list[tuple[float, Tile]] = []
+    for tile in dict.fromkeys([shipped, *candidates(kernel, columns, size)]):
+        table.TABLE[key][i] = (largest, tile)
+        try:
+            wrong = (check("triton") - right).norm() / right.norm()
+            if not wrong <= (1e-5 if size == 4 else 1e-2):
+                print(f"{key} D<={largest} {tuple(tile)}: wrong by {wrong:.1e}, dropped", file=sys.stderr)
+                continue
+            timed.append((float(do_bench(lambda: call("triton"))), tile))
+        except Exception as failure:  # too much shared memory, or a compiler's failure: not a candidate
+            print(f"{key} D<={largest} {tuple(tile)}: {str(failure)[:100]}", file=sys.stderr)
+    timed.sort()
+    table.TABLE[key][i] = (largest, timed[0][1] if timed else shipped)
+    return timed
+
+
+def _calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) -> Callable[[str], Tensor]:
+    g = torch.Generator().manual_seed(0)
+    z = torch.nn.functional.normalize(torch.randn(rows, columns, generator=g)).to("cuda", dtype)
+    t = torch.tensor(_TEMPERATURE)
+
+    def forward(backend: str) -> Tensor:
+        out: Tensor = lse(z, z, t, 0, False, True, backend)[0]
+        return out
+
+    if kernel == "lse_fwd":
+        return forward
+    log, ones = forward("triton"), torch.ones(rows, dtype=torch.float64, device="cuda")
+
+    def backward(backend: str) -> Tensor:
+        out: Tensor = lse_grad(z, z, t, log, ones, log, ones, 0, False, True, backend)[0]
+        return out
+
+    return backward
+
+
+def candidates(kernel: str, columns: int, size: int) -> Iterator[Tile]:
+    """Yield tiles to try for D = ``columns``."""
+    whole = max(16, 1 << (columns - 1).bit_length())
+    blocks = (64, 128) if size == 2 else (32, 64)
+    for m, n, warps, stages in product(blocks, (32, *blocks), (4, 8), (1, 2, 3, 4)):
+        for d in dict.fromkeys((whole, 64) if whole <= 256 else (64, 128)):
+            if kernel == "lse_fwd":
+                yield Tile(m, n, d, 0, warps, stages)
+            else:
+                yield Tile(m, n, d, whole if d == whole else min(128, whole), warps, stages)
+
+
+def render() -> str:
+    """Return the source of the table as it is now."""
+    text = _HEADER
+    for key, entries in table.TABLE.items():
+        if key[1] != "interpreter":
+            rows = "".join(f"        ({largest}, Tile{tuple(tile)}),\n" for largest, tile in entries)
+            text += f'    ("{key[0]}", "{key[1]}", {key[2]}): [\n{rows}    ],\n'
+    return text + "}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

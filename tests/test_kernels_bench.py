@@ -1,0 +1,107 @@
+"""The benchmark runner refuses to time what is wrong, and the table is what its tool would write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hsssl_kernels import table, tune
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch):
+    """The modules run and ops of benchmarks/."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import ops
+    import run
+
+    return run, ops
+
+
+def test_runner_writes_a_table_and_json_from_a_bare_checkout(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "run.py"),
+        "--op",
+        "nt_xent",
+        "--n",
+        "256",
+        "--dim",
+        "16",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "kernels")}
+    done = subprocess.run(
+        [*command, "--seconds", "0.01", "--no-compile", "--device", "cpu", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "naive eager" in done.stdout
+    result = json.loads(out.read_text())
+    assert {"device", "torch", "triton", "commit"} <= set(result["machine"])
+    rows = {row["implementation"]: row for row in result["rows"]}
+    assert rows["hsssl_kernels"]["ours_over_this"] == 1
+    for passed in ("forward", "backward", "both"):
+        row = rows["lightly structure"][passed]
+        assert 0 < row["p20_ms"] <= row["median_ms"] <= row["p80_ms"]
+    missing = [row for row in rows.values() if "unavailable" in row]
+    assert all("not measured" in done.stdout for _ in missing)
+
+
+def test_runner_refuses_to_time_a_wrong_op(bench, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    run, ops = bench
+    right = ops.OPS["nt_xent"]
+    for wrong in (lambda *z: right.fused(*z) * 1.001, lambda *z: right.fused(*z) * float("nan")):
+        monkeypatch.setitem(ops.OPS, "nt_xent", dataclasses.replace(right, fused=wrong))
+        arguments = ["--op", "nt_xent", "--n", "64", "--dim", "8", "--device", "cpu", "--seconds", "0.01"]
+        assert run.main([*arguments, "--no-peers"]) == 1
+        said = capsys.readouterr()
+        assert "nt_xent: the check against float64 failed, so it is not timed" in said.err
+        assert "hsssl_kernels" not in said.out
+
+
+def test_every_registered_op_passes_its_check(bench) -> None:
+    run, ops = bench
+    for name, op in ops.OPS.items():
+        passed, errors = run.check(op, 32, torch.float32, "cpu")
+        assert passed, (name, errors)
+
+
+def test_peers_compute_the_same_loss(bench) -> None:
+    _, ops = bench
+    inputs = ops.OPS["nt_xent"].inputs(64, 8, torch.float64, "cpu")
+    right = ops.OPS["nt_xent"].reference(*inputs)
+    torch.testing.assert_close(ops.naive_nt_xent(*inputs), right)
+    torch.testing.assert_close(ops.lightly_structure(*inputs), right)
+
+
+def test_the_table_is_what_its_tool_writes() -> None:
+    assert Path(table.__file__).read_text() == tune.render()
+
+
+def test_every_width_has_a_tile() -> None:
+    for (kernel, architecture, _), entries in table.TABLE.items():
+        widths = [largest for largest, _ in entries]
+        assert widths == sorted(widths), (kernel, architecture)
+        assert widths[-1] == 1024
+        for largest, tile in entries:
+            # a tile that keeps y for the second product must hold all its columns
+            assert kernel == "lse_fwd" or tile.block_d < largest or tile.block_d == tile.block_o
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to tune on")
+def test_tuning_without_a_gpu_says_so(capsys) -> None:
+    assert tune.main([]) == 2
+    assert "needs a CUDA or ROCm device" in capsys.readouterr().err

@@ -1,0 +1,207 @@
+"""What the fused ops refuse, and what importing them costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import hsssl_kernels
+from hsssl_kernels import cosine_regression, info_nce, nt_xent, sinkhorn, sup_con
+
+Z = torch.randn(4, 3)
+LABELS = torch.tensor([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: nt_xent(Z, Z[:, :2]),
+            ValueError,
+            r"nt_xent: `z2` must have D=3 columns, got \(4, 2\); project it first",
+        ),
+        (
+            lambda: nt_xent(Z, Z[:3]),
+            ValueError,
+            r"nt_xent: `z2` must have the n=4 rows of `z1`, got \(3, 3\)",
+        ),
+        (lambda: nt_xent(Z[0], Z[0]), ValueError, r"nt_xent: `z1` must have shape \(n, D\), got \(3,\)"),
+        (
+            lambda: nt_xent(Z, Z.double()),
+            TypeError,
+            r"nt_xent: `z2` must be torch.float32 as `z1` is, got torch.float64",
+        ),
+        (
+            lambda: nt_xent(Z.long(), Z.long()),
+            TypeError,
+            r"nt_xent: `z1` must be floating point, got torch.int64",
+        ),
+        (
+            lambda: nt_xent(Z, Z.to("meta")),
+            ValueError,
+            r"nt_xent: `z2` must be on cpu as `z1` is, got meta; move",
+        ),
+        (lambda: nt_xent(Z.numpy(), Z), TypeError, r"nt_xent: `z1` must be a tensor, got ndarray"),
+        (
+            lambda: nt_xent(Z[:0], Z[:0]),
+            ValueError,
+            r"nt_xent: `z1` must have at least one row and one column",
+        ),
+        (
+            lambda: nt_xent(Z[:1], Z[:1]),
+            ValueError,
+            r"nt_xent: one pair has nothing to contrast with, got B=1",
+        ),
+        (
+            lambda: nt_xent(Z, Z, temperature=0.0),
+            ValueError,
+            r"nt_xent: `temperature` must be finite and above 0, got 0.0",
+        ),
+        (lambda: nt_xent(Z, Z, temperature=-0.1), ValueError, r"got -0.1; try 0.1"),
+        (lambda: nt_xent(Z, Z, temperature=float("nan")), ValueError, r"got nan"),
+        (lambda: nt_xent(Z, Z, temperature=float("inf")), ValueError, r"got inf"),
+        (lambda: nt_xent(Z, Z, temperature=torch.tensor(0.0)), ValueError, r"got 0.0"),
+        (
+            lambda: nt_xent(Z, Z, temperature=torch.ones(2)),
+            ValueError,
+            r"a floating-point tensor of one element",
+        ),
+        (
+            lambda: nt_xent(Z, Z, temperature=torch.tensor(1)),
+            ValueError,
+            r"a floating-point tensor of one element",
+        ),
+        (
+            lambda: nt_xent(Z, Z, temperature="warm"),
+            TypeError,
+            r"nt_xent: `temperature` must be a number .* got str",
+        ),
+        (
+            lambda: nt_xent(Z, Z, backend="cuda"),
+            ValueError,
+            r'`backend` must be "auto", "triton" or "torch", got \'cuda\'',
+        ),
+        (
+            lambda: nt_xent(Z.double(), Z.double(), backend="triton"),
+            (TypeError, ValueError),
+            r'`backend="triton"`',
+        ),
+        (
+            lambda: info_nce(Z[:1], Z[:1]),
+            ValueError,
+            r"info_nce: one pair has nothing to contrast with, got n=1",
+        ),
+        (
+            lambda: info_nce(Z, Z, negatives=Z[:, :2]),
+            ValueError,
+            r"`negatives` must have D=3 columns, got \(4, 2\)",
+        ),
+        (lambda: info_nce(Z, Z, negatives=Z[:0]), ValueError, r"`negatives` must have at least one row"),
+        (
+            lambda: info_nce(Z, Z, negatives=Z, symmetric=True),
+            ValueError,
+            r"`symmetric` and `negatives` exclude",
+        ),
+        (
+            lambda: info_nce(Z, Z, negatives=Z, gather_distributed=True),
+            ValueError,
+            r"does nothing for a queue",
+        ),
+        (
+            lambda: info_nce(Z, Z, reduction="avg"),
+            ValueError,
+            r'`reduction` must be "mean", "sum" or "none", got \'avg\'',
+        ),
+        (
+            lambda: info_nce(Z, Z, reduction="sum", gather_distributed=True),
+            ValueError,
+            r'needs reduction="mean"',
+        ),
+        (lambda: sup_con(Z, LABELS[:3]), ValueError, r"sup_con: `labels` must have shape \(4,\), got \(3,\)"),
+        (
+            lambda: sup_con(Z, LABELS.float()),
+            TypeError,
+            r"`labels` must be an integer tensor, got torch.float32",
+        ),
+        (lambda: sup_con(Z, [0, 0, 1, 1]), TypeError, r"`labels` must be an integer tensor, got list"),
+        (lambda: sup_con(Z[:1], LABELS[:1]), ValueError, r"sup_con: one row has nothing to contrast with"),
+        (lambda: cosine_regression(Z, Z[:2]), ValueError, r"`target` must have the n=4 rows of `prediction`"),
+        (
+            lambda: sinkhorn(Z, epsilon=0.0),
+            ValueError,
+            r"sinkhorn: `epsilon` must be finite and above 0, got 0.0",
+        ),
+        (
+            lambda: sinkhorn(Z, iterations=0),
+            ValueError,
+            r"sinkhorn: `iterations` must be a whole number from 1, got 0",
+        ),
+        (lambda: sinkhorn(Z[:0]), ValueError, r"sinkhorn: `scores` must have at least one row"),
+    ],
+)
+def test_bad_input_is_refused_in_words(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_one_query_against_a_queue_is_fine() -> None:
+    assert info_nce(Z[:1], Z[1:2], negatives=Z).isfinite()
+
+
+def test_a_tensor_of_one_element_is_a_temperature() -> None:
+    t = torch.full((1, 1), 0.3, dtype=torch.bfloat16, requires_grad=True)
+    value = nt_xent(Z, -Z, temperature=t)
+    torch.testing.assert_close(value, nt_xent(Z, -Z, temperature=t.item()))
+    value.backward()
+    assert t.grad is not None
+    assert t.grad.shape == (1, 1)
+
+
+def test_triton_is_refused_without_a_gpu_and_without_the_interpreter() -> None:
+    script = (
+        "import torch; from hsssl_kernels import nt_xent; z = torch.randn(4, 2)\n"
+        "try: nt_xent(z, z, backend='triton')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    said = _python(script)
+    assert 'nt_xent: `backend="triton"` needs tensors on a CUDA or ROCm device, got cpu; move them' in said
+
+
+def test_import_is_light() -> None:
+    said = _python(
+        "import torch, sys; old = set(sys.modules)\nimport hsssl_kernels\nprint(*set(sys.modules) - old)"
+    )
+    new = {name.partition(".")[0] for name in said.split()}
+    assert "hsssl_kernels" in new
+    assert not new & {"triton", "hsssl", "scipy", "matplotlib"}
+
+
+def test_kernels_import_nothing_but_torch_and_triton() -> None:
+    script = (
+        "import sys, pathlib, ast, hsssl_kernels as h\n"
+        "for f in pathlib.Path(h.__file__).parent.rglob('*.py'):\n"
+        "    for node in ast.walk(ast.parse(f.read_text())):\n"
+        "        names = [a.name for a in node.names] if isinstance(node, ast.Import) else "
+        "[node.module] if isinstance(node, ast.ImportFrom) else []\n"
+        "        print(*[n.partition('.')[0] for n in names])\n"
+    )
+    allowed = {"torch", "triton", "hsssl_kernels", "__future__"} | set(sys.stdlib_module_names)
+    assert set(_python(script).split()) <= allowed
+
+
+def test_public_names() -> None:
+    expected = {"cosine_regression", "info_nce", "nt_xent", "sinkhorn", "sup_con"}
+    assert expected <= set(hsssl_kernels.__all__)
+    assert all(callable(getattr(hsssl_kernels, name)) for name in hsssl_kernels.__all__)
+
+
+def _python(script: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,156 @@
+"""The Triton kernels against float64: on a GPU where there is one, in Triton's interpreter otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = (
+        "1"  # read when a kernel's module is imported, which is not before its first use
+    )
+pytest.importorskip("triton", reason="the package triton is not installed")
+
+from hsssl_kernels import info_nce, nt_xent, sinkhorn
+from hsssl_kernels.launch import PROGRAMS, architecture
+from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
+from test_kernels_losses import LOSS, LOSSES, Loss, assert_as_good_as_torch, draw, value_and_gradients
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if DEVICE == "cuda" else [])]
+DTYPE = pytest.mark.parametrize("dtype", DTYPES)
+
+# NumPy, under the interpreter, warns of numbers that are masked out afterwards: exponentials of rows
+# and columns past the end, and of a row's similarity to itself. A GPU computes them silently too.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(overflow|divide by zero|invalid value) encountered:RuntimeWarning"
+)
+
+
+GUARD = 256
+
+
+class GuardedMemory:
+    """A torch.empty whose tensors hold NaN and lie between NaN, which nobody may overwrite."""
+
+    def __init__(self) -> None:
+        self.empty, self.buffers = torch.empty, []
+
+    def __call__(self, *shape: int, **options: Any) -> torch.Tensor:
+        plain = self.empty(*shape, **options)
+        if not plain.is_floating_point():
+            return plain
+        buffer = self.empty(plain.numel() + 2 * GUARD, dtype=plain.dtype, device=plain.device).fill_(
+            float("nan")
+        )
+        self.buffers.append(buffer)
+        return buffer[GUARD:-GUARD].view(plain.shape)
+
+    def untouched(self) -> bool:
+        ends = [end for buffer in self.buffers for end in (buffer[:GUARD], buffer[-GUARD:])]
+        return all(bool(end.isnan().all()) for end in ends)
+
+
+@pytest.fixture(autouse=True)
+def _guarded_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a kernel forgets to write, or reads past the end, is NaN; what it writes there is noticed."""
+    memory = GuardedMemory()
+    monkeypatch.setattr(torch, "empty", memory)
+    yield
+    assert memory.untouched()
+
+
+def test_the_guard_notices() -> None:
+    memory = GuardedMemory()
+    x = memory(3, 2)
+    assert x.isnan().all()
+    assert memory.untouched()
+    x.as_strided((1,), (1,), x.storage_offset() + 6)[0] = 0
+    assert not memory.untouched()
+
+
+def _eps(dtype: torch.dtype, temperature: float) -> float:
+    return 1e-6 / temperature if dtype == torch.float32 else torch.finfo(dtype).eps / 8 / temperature
+
+
+@LOSS
+@DTYPE
+@pytest.mark.parametrize("temperature", [0.01, 0.07])
+@pytest.mark.parametrize(("n", "columns"), [(2, 1), (33, 20), (70, 100)])
+def test_kernels_are_as_good_as_plain_torch(
+    loss: Loss, dtype: torch.dtype, n: int, columns: int, temperature: float
+) -> None:
+    matrices = [m.to(DEVICE) for m in draw(loss, n, columns, dtype)]
+    assert_as_good_as_torch(loss, matrices, temperature, _eps(dtype, temperature), backend="triton")
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "info_nce_symmetric", "sup_con", "cosine_regression"])
+@pytest.mark.parametrize(("n", "columns"), [(129, 64), (40, 300)])
+def test_larger_shapes(name: str, n: int, columns: int) -> None:
+    loss = LOSSES[name]
+    matrices = [m.to(DEVICE) for m in draw(loss, n, columns, torch.float32)]
+    assert_as_good_as_torch(loss, matrices, 0.1, 1e-5, backend="triton")
+
+
+@pytest.mark.parametrize("programs", [1, 3, 1000])
+def test_splitting_a_queue_over_programs_changes_nothing(
+    programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = LOSSES["info_nce_queue_rows"]
+    matrices = [m.to(DEVICE) for m in draw(loss, 5, 8, torch.float32)]
+    matrices[2] = matrices[2].repeat(20, 1)
+    monkeypatch.setitem(PROGRAMS, architecture(matrices[0]), programs)
+    for temperature in (0.01, 0.1):
+        assert_as_good_as_torch(loss, matrices, temperature, 1e-6 / temperature, backend="triton")
+
+
+@LOSS
+def test_the_same_bits_every_time(loss: Loss) -> None:
+    matrices = [m.to(DEVICE) for m in draw(loss, 40, 9, torch.float32)]
+    first, second = (
+        value_and_gradients(loss, True, matrices, 0.2, torch.float32, backend="triton") for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@LOSS
+def test_strides_do_not_matter(loss: Loss) -> None:
+    plain = [m.to(DEVICE) for m in draw(loss, 12, 6, torch.float32)]
+    turned = [m.T.contiguous().T for m in plain]
+    expected = value_and_gradients(loss, True, plain, 0.2, torch.float32, backend="triton")
+    got = value_and_gradients(loss, True, turned, 0.2, torch.float32, backend="triton")
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_uneven_upstream_gradients_keep_their_signs_and_zeros() -> None:
+    q, k = (m.to(DEVICE).requires_grad_() for m in draw(LOSSES["info_nce"], 6, 4, torch.float32))
+    rows = info_nce(q, k, reduction="none", backend="triton")
+    (gradient,) = torch.autograd.grad(rows[2] - 3 * rows[4], q)
+    expected = info_nce(q, k, reduction="none", backend="torch")
+    (right,) = torch.autograd.grad(expected[2] - 3 * expected[4], q)
+    torch.testing.assert_close(gradient, right)
+    (zero,) = torch.autograd.grad((0 * info_nce(q, k, reduction="none", backend="triton")).sum(), q)
+    assert (zero == 0).all()
+
+
+@DTYPE
+@pytest.mark.parametrize("epsilon", [0.01, 0.05, 0.5])
+@pytest.mark.parametrize(("b", "k"), [(1, 1), (5, 7), (33, 100)])
+def test_sinkhorn(dtype: torch.dtype, b: int, k: int, epsilon: float) -> None:
+    scores = torch.rand(b, k, generator=torch.Generator().manual_seed(b)).mul(2).sub(1).to(DEVICE, dtype)
+    exact = sinkhorn_reference(scores.double(), epsilon=epsilon)
+    plain = sinkhorn_reference(scores.float(), epsilon=epsilon)
+    ours = sinkhorn(scores, epsilon=epsilon, backend="triton")
+    assert ours.dtype == torch.float32
+    assert (ours - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-7 / epsilon
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="bfloat16 is right on a GPU")
+def test_the_interpreter_is_not_trusted_with_bfloat16() -> None:
+    z = torch.randn(4, 2, dtype=torch.bfloat16)
+    with pytest.raises(TypeError, match="interpreter computes bfloat16 on raw bits"):
+        nt_xent(z, z, backend="triton")
