@@ -117,6 +117,12 @@ class Run:
         ):
             file.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove what a killed process left under temporary names."""
+        for folder in (self.path, self.checkpoint_file.parent):
+            for file in folder.glob(".*.tmp*"):
+                file.unlink(missing_ok=True)
+
     def cut_metrics(self, step: int) -> list[dict[str, Any]]:
         """Drop rows of ``step`` and later, and a half-written last line; return the rows kept."""
         kept = []

@@ -159,13 +159,15 @@ def pretrain(
     sensors = tuple(dict.fromkeys(Sensor.of(cube) for cube in opened))
     torch.manual_seed(stream_key(seed, _MODEL))
     model, spec = _build(settings, encoder, sensors)
-    accelerator = _accelerator(precision, tracker)
+    accelerator = _accelerator(precision, tracker, run.path)
     if batch_size % accelerator.num_processes:
         raise ValueError(
             f"batch_size must divide by the {accelerator.num_processes} processes, got {batch_size}"
         )
     scenes = [load_resident(cube, Sensor.of(cube), accelerator.device) for cube in opened]
     accelerator.wait_for_everyone()  # every process has looked at the folder before one writes to it
+    if accelerator.is_main_process:
+        run.sweep()
     if accelerator.is_main_process and state is None:
         software = describe_software(accelerator.device) | {"processes": accelerator.num_processes}
         run.clear()
@@ -317,7 +319,7 @@ def _build(
     return build_method(settings["method"], net, **settings["method_options"]), spec
 
 
-def _accelerator(precision: str | None, tracker: str | None) -> Accelerator:
+def _accelerator(precision: str | None, tracker: str | None, folder: Path) -> Accelerator:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -325,7 +327,7 @@ def _accelerator(precision: str | None, tracker: str | None) -> Accelerator:
     AcceleratorState._reset_state()
     # asked for the CPU it takes part in torchrun's group by gloo; left to itself it would train alone
     cpu = not torch.accelerator.is_available()
-    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker)
+    return Accelerator(cpu=cpu, mixed_precision=precision, log_with=tracker, project_dir=folder)
 
 
 def _finite(loss: float, step: int) -> float:

@@ -136,6 +136,16 @@ def test_resume_without_a_checkpoint_starts_at_step_0(tmp_path):
     assert [row["step"] for row in run.metrics] == [0, 10, 11]
 
 
+def test_resume_sweeps_what_a_kill_left_half_written(tmp_path):
+    out = tmp_path / "run"
+    (out / "checkpoint").mkdir(parents=True)
+    (out / "checkpoint" / ".state.0123456789ab.tmp.pt").write_bytes(b"half")
+    (out / ".keep").write_text("mine")
+    run = pretrain([synthetic()], out=out, steps=2, resume=True, **SMALL)
+    hidden = {name for name in contents(run.path) if Path(name).name.startswith(".")}
+    assert hidden == {".keep"}
+
+
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
     run = Run(tmp_path)
     rows = [{"step": step, "loss": 1.0} for step in (0, 10, 20)]
