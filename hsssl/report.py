@@ -29,7 +29,7 @@ _CAPTIONS = {
     "thirds.png": "The scene in the middle bands of its last, second and first third",
     "infrared.png": "Near-infrared false colour (860, 660, 550 nm): vegetation is red",
     "features.png": "Features: their first three principal components as red, green, blue",
-    "classes.png": "Class map beside the truth, from which its classifier was taught",
+    "classes.png": "Class map beside the truth",
     "scores.png": "Overall accuracy, mean over the seeds; whiskers are one standard error",
     "confusion.png": "Confusion matrix",
     "training.png": "Training",
@@ -48,6 +48,7 @@ def write_report(
     scores: Sequence[Score],
     metrics: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any],
+    map_note: str = "",
     overwrite: bool = False,
 ) -> Path:
     """Write ``report.html``, ``scores.json`` and ``pictures/*.png``, all of them or none.
@@ -74,6 +75,8 @@ def write_report(
         Logged steps: step, loss, feature_std, effective_rank, patches_per_second, lr.
     config : mapping
         Settings of the run, nested.
+    map_note : str
+        How the class map was made, for its caption.
     overwrite : bool
         Replace an earlier report.
 
@@ -109,7 +112,9 @@ def write_report(
     bars, confusion, curves = (
         _shown(pictures, name) for name in ("scores.png", "confusion.png", "training.png")
     )
+    classes = _shown(pictures, "classes.png", f"; {map_note}" if map_note else "")
     page = _page(title, _facts(cube, labels, features), pictures, [
+        classes,
         scores_section(scores, class_names, bars, confusion),
         training_section(metrics, curves),
         config_section(config),
@@ -200,7 +205,6 @@ def _page(title: str, facts: Sequence[str], pictures: Mapping[str, bytes], secti
 <h1>{escape(title)}</h1>
 <p class="facts">{escape(" · ".join(facts))}</p>
 <div class="row">{row}</div>
-{_shown(pictures, "classes.png")}
 {"".join(sections)}
 </body>
 </html>
