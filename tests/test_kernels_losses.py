@@ -120,7 +120,8 @@ def test_float32_is_as_good_as_plain_torch(loss: Loss, n: int, columns: int, tem
 @pytest.mark.parametrize("temperature", [0.01, 0.5])
 @pytest.mark.parametrize("name", ["nt_xent", "info_nce", "info_nce_symmetric", "info_nce_queue", "sup_con"])
 def test_several_tiles_agree_with_one(name: str, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocked, "_TILE", 16)  # a stripe of whole rows is as high
+    monkeypatch.setattr(blocked, "_TILE", 16)
+    monkeypatch.setattr(blocked, "_STRIPE", 16 * 37)
     loss = LOSSES[name]
     assert_as_good_as_torch(loss, draw(loss, 37, 5, torch.float32), temperature, 1e-6 / temperature)
 
@@ -312,8 +313,9 @@ def test_a_queue_is_as_good_as_concatenated_negatives(sizes: tuple[int, int, int
     )
 
 
-def test_memory_stays_far_below_the_matrix() -> None:
+def test_memory_stays_far_below_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     """No tensor of n x n values is made: the largest allocation is bounded by tiles and rows."""
+    monkeypatch.setattr(blocked, "_TILE", 512)
     n, columns = 4096, 16
     z1, z2 = (torch.randn(n, columns, requires_grad=True) for _ in range(2))
     with torch.profiler.profile(profile_memory=True) as profile:
