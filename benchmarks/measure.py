@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ceilings", "error", "extra_peak_mib", "machine", "release", "times"]
+__all__ = ["ceilings", "error", "extra_peak_mib", "limit_memory", "machine", "release", "times"]
 
 
 def synchronize(device: str) -> None:
@@ -63,6 +63,16 @@ def extra_peak_mib(run: Callable[[], Any], device: str) -> float | None:
     before = _status("VmRSS")
     run()
     return (_status("VmHWM") - before) / 2**10
+
+
+def limit_memory(share: float = 0.85) -> None:
+    """Let allocations beyond a share of the machine's memory fail, so that no peer gets the run killed."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    most = int(share * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 def release(device: str) -> None:

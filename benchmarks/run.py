@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import ceilings, error, extra_peak_mib, machine, release, times, value_and_gradients
+from measure import (
+    ceilings,
+    error,
+    extra_peak_mib,
+    limit_memory,
+    machine,
+    release,
+    times,
+    value_and_gradients,
+)
 from ops import OPS, TEMPERATURE, Op
 from torch import Tensor
 
@@ -27,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[options.dtype or ("bf16" if device == "cuda" else "fp32")]
     torch.manual_seed(0)
+    if device == "cpu":
+        limit_memory()
     result: dict[str, Any] = {"machine": machine(device), "dtype": str(dtype).partition(".")[2]}
     result["ceilings"] = ceilings(dtype, device)
     result["temperature"] = TEMPERATURE

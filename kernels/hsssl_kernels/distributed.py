@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# torch 2.13 renamed it; earlier versions know the old name only
+_gather_into: Callable[[Tensor, Tensor], object] = getattr(
+    dist, "all_gather_single", getattr(dist, "all_gather_into_tensor", None)
+)
 
 __all__ = ["check_even", "gather", "mean_over_ranks", "rank_and_world"]
 
@@ -32,7 +39,7 @@ def gather(x: Tensor) -> Tensor:
     """Return the rows of all ranks, in order of rank: (n, ...) -> (world n, ...)."""
     x = x.contiguous()
     everyone = x.new_empty(dist.get_world_size() * x.shape[0], *x.shape[1:])
-    dist.all_gather_into_tensor(everyone, x)
+    _gather_into(everyone, x)
     return everyone
 
 
