@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsssl_kernels import cosine_regression, info_nce, nt_xent, sinkhorn, sup_con
+from hsssl_kernels import barlow_twins, cosine_regression, info_nce, nt_xent, sinkhorn, sup_con, vicreg
 from hsssl_kernels.cosine_regression.reference import cosine_regression_reference
+from hsssl_kernels.decorrelation.reference import barlow_twins_reference, vicreg_reference
 from hsssl_kernels.info_nce.reference import info_nce_reference
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
 from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
@@ -122,6 +123,22 @@ def _naive_sinkhorn(scores: Tensor) -> Tensor:
     return q
 
 
+def naive_barlow_twins(z1: Tensor, z2: Tensor) -> Tensor:
+    a, b = (F.batch_norm(z, None, None, training=True) for z in (z1, z2))
+    c = a.T @ b / len(a)
+    on = (c.diagonal() - 1).square().sum()
+    return on + 0.0051 * (c.square().sum() - c.diagonal().square().sum())
+
+
+def naive_vicreg(z1: Tensor, z2: Tensor) -> Tensor:
+    loss = 25 * F.mse_loss(z1, z2)
+    for z in (z1, z2):
+        c = (z - z.mean(0)).T @ (z - z.mean(0)) / (len(z) - 1)
+        off = c.square().sum() - c.diagonal().square().sum()
+        loss = loss + 12.5 * F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() + off / z.shape[1]
+    return loss
+
+
 def _with_temperature(f: Run, **options: object) -> Run:
     return lambda *x: f(*x, temperature=TEMPERATURE, **options)
 
@@ -175,6 +192,22 @@ OPS: dict[str, Op] = {
         values=lambda n, d: 3.0 * n * d,
         plain=_with_temperature(sup_con_reference),
         peers={"pytorch-metric-learning": _metric_learning_sup_con},
+    ),
+    "barlow_twins": Op(
+        barlow_twins,
+        barlow_twins_reference,
+        _towers,
+        flops=lambda n, d: min(6.0 * n * d * d, 8.0 * n * n * d),
+        values=lambda n, d: 6.0 * n * d,
+        plain=naive_barlow_twins,
+    ),
+    "vicreg": Op(
+        vicreg,
+        vicreg_reference,
+        _towers,
+        flops=lambda n, d: 8.0 * n * d * min(n, d),
+        values=lambda n, d: 6.0 * n * d,
+        plain=naive_vicreg,
     ),
     "cosine_regression": Op(
         cosine_regression,

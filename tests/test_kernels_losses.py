@@ -14,7 +14,7 @@ from torch import Tensor
 from hsssl_kernels import cosine_regression, info_nce, nt_xent, sup_con
 from hsssl_kernels.cosine_regression.reference import cosine_regression_reference
 from hsssl_kernels.info_nce.reference import info_nce_reference
-from hsssl_kernels.lse import blocked, lse, lse_grad, lse_with_grad
+from hsssl_kernels.lse import blocked, lse, lse_grad, lse_with_grad, self_lse_with_grad
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
 from hsssl_kernels.rows import finish_rows, unit_rows
 from hsssl_kernels.sup_con.op import class_sums
@@ -181,6 +181,7 @@ def test_registered_ops_pass_opcheck() -> None:
         args = (x, y, t, rows, ones[:6], columns, ones, -1, both, False, "torch")
         torch.library.opcheck(lse_grad, args)
     torch.library.opcheck(lse_with_grad, (x, y, t))
+    torch.library.opcheck(self_lse_with_grad, (x, t))
     torch.library.opcheck(unit_rows, (x, "torch"))
     torch.library.opcheck(finish_rows, (x, y[:6], ones[:6], x, ones[:6], t, 2, "torch"))
     torch.library.opcheck(class_sums, (x, torch.tensor([3, 0, 0, 3, 3, 1])))

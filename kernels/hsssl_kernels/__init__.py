@@ -1,6 +1,7 @@
 """Fused operations for self-supervised learning on spectral images; needs torch and triton only."""
 
 from hsssl_kernels.cosine_regression import cosine_regression
+from hsssl_kernels.decorrelation import barlow_twins, vicreg
 from hsssl_kernels.info_nce import info_nce
 from hsssl_kernels.nt_xent import nt_xent
 from hsssl_kernels.sinkhorn import sinkhorn
@@ -9,10 +10,12 @@ from hsssl_kernels.sup_con import sup_con
 
 __all__ = [
     "ViewSpec",
+    "barlow_twins",
     "cosine_regression",
     "info_nce",
     "nt_xent",
     "sinkhorn",
     "spectral_views",
     "sup_con",
+    "vicreg",
 ]

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype
 
-__all__ = ["lse_blocked", "lse_grad_blocked", "lse_with_grad_blocked"]
+__all__ = [
+    "fits_at_once",
+    "lse_blocked",
+    "lse_grad_blocked",
+    "lse_with_grad_blocked",
+    "self_lse_with_grad_blocked",
+]
 
 # Rows and columns of a tile. A quarter of it is some 10 % faster on idle cores, but then the threads wait for
 # each other so often that a busy machine takes ten times as long.
@@ -120,6 +126,35 @@ def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, T
         torch.mm(share, y, out=dx[rows]).div_(total)
         dy.addmm_(share.T, x[rows] / total)
     return log, dx, dy
+
+
+def fits_at_once(n: int) -> bool:
+    """Return whether all similarities of n rows may be held at once, as `self_lse_with_grad` does."""
+    return n * n <= _STRIPE
+
+
+def self_lse_with_grad_blocked(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return log-sum-exp over rows (n,) of S = x x^T without its diagonal, and (P + P^T) x (n, D).
+
+    ``P_ij = exp(S_ij - lse_i)``. All of S is held, so this is for batches where `fits_at_once`:
+    two matrix products and one exponential, against three and two for `lse` and then `lse_grad`.
+    """
+    x = x.to(compute_dtype(x))
+    s = (x * scale) @ x.T  # (n, n)
+    if _is_safe(x, x, scale):
+        share = s.exp_().fill_diagonal_(0.0)
+        total = share.sum(1)
+        log = total.to(log_dtype(x)).log()
+        weight = total.reciprocal_()
+        share.mul_(weight[:, None] + weight)
+    else:
+        s.fill_diagonal_(float("-inf"))
+        log = s.logsumexp(1).to(log_dtype(x))
+        reference = log.to(s.dtype)
+        correction = (reference - log).exp().to(s.dtype)  # what rounding took from the logarithm
+        share = (s - reference).exp_().mul_(correction)
+        share += s.sub_(reference[:, None]).exp_().mul_(correction[:, None])
+    return log, share @ x
 
 
 def _tiles(n: int, m: int, triangle: bool) -> Iterator[tuple[slice, slice]]:

@@ -6,9 +6,14 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype, scale_of
 from hsssl_kernels.dispatch import register
-from hsssl_kernels.lse.blocked import lse_blocked, lse_grad_blocked, lse_with_grad_blocked
+from hsssl_kernels.lse.blocked import (
+    lse_blocked,
+    lse_grad_blocked,
+    lse_with_grad_blocked,
+    self_lse_with_grad_blocked,
+)
 
-__all__ = ["lse", "lse_grad", "lse_with_grad"]
+__all__ = ["lse", "lse_grad", "lse_with_grad", "self_lse_with_grad"]
 
 
 def _lse(
@@ -84,6 +89,14 @@ def _lse_with_grad_fake(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tens
     return log, x.new_empty(x.shape, dtype=dtype), y.new_empty(y.shape, dtype=dtype)
 
 
+def _self_lse_with_grad(x: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    return self_lse_with_grad_blocked(x, scale_of(temperature))
+
+
+def _self_lse_with_grad_fake(x: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0], dtype=log_dtype(x)), x.new_empty(x.shape, dtype=compute_dtype(x))
+
+
 # lse(x (n, D), y (m, D)) -> over rows (n,), over columns (m,) or (0,): natural logarithms in
 # float64 of the sums of exp(x y^T / temperature), without the entries
 # (i, i + self_offset) if self_offset >= 0. `unit` promises rows of norm 1.
@@ -109,4 +122,12 @@ lse_with_grad = register(
     "lse_with_grad(Tensor x, Tensor y, Tensor temperature) -> (Tensor, Tensor, Tensor)",
     _lse_with_grad,
     _lse_with_grad_fake,
+)
+
+# self_lse_with_grad(x (n, D)) -> log-sum-exp (n,) of x x^T without its diagonal, (P + P^T) x (n, D); blocked
+# torch, for batches small enough to hold all similarities.
+self_lse_with_grad = register(
+    "self_lse_with_grad(Tensor x, Tensor temperature) -> (Tensor, Tensor)",
+    _self_lse_with_grad,
+    _self_lse_with_grad_fake,
 )

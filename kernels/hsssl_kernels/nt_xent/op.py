@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 from hsssl_kernels.checks import check_pair, check_temperature, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend
 from hsssl_kernels.distributed import check_even, gather, mean_over_ranks, rank_and_world
-from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.lse import lse, lse_grad, self_lse_with_grad
+from hsssl_kernels.lse.blocked import fits_at_once
 from hsssl_kernels.rows import finish_rows, unit_rows
 
 __all__ = ["nt_xent"]
@@ -92,10 +93,17 @@ class _NTXent(torch.autograd.Function):
         unit, inverse = unit_rows(z, backend) if normalize else (z, z.new_empty(0))
         everyone = gather(unit) if gathering else unit  # (N, D)
         offset = rank_and_world(gathering)[0] * len(z)
-        over_rows, _ = lse(unit, everyone, value, offset, False, normalize, backend)  # (n,)
+        # a batch small enough is swept once: its gradient is formed on the way
+        alone = backend == "torch" and not gathering and fits_at_once(len(z))
+        ctx.ready = alone and any(ctx.needs_input_grad)
+        total = unit.new_empty(0)
+        if ctx.ready:
+            over_rows, total = self_lse_with_grad(unit, value)  # (n,), (n, D)
+        else:
+            over_rows, _ = lse(unit, everyone, value, offset, False, normalize, backend)  # (n,)
         wide = unit.to(compute_dtype(z))
         positive = (wide * wide.roll(len(z) // 2, 0)).sum(1) / value
-        ctx.save_for_backward(z, unit, inverse, everyone, over_rows, temperature, value)
+        ctx.save_for_backward(z, unit, inverse, everyone, over_rows, temperature, value, total)
         ctx.options = (offset, normalize, gathering, backend)
         loss: Tensor = (over_rows - positive).mean().to(compute_dtype(z))
         return loss
@@ -103,14 +111,15 @@ class _NTXent(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        z, unit, inverse, everyone, over_rows, temperature, value = ctx.saved_tensors
+        z, unit, inverse, everyone, over_rows, temperature, value, total = ctx.saved_tensors
         offset, normalize, gathering, backend = ctx.options
         all_lse = gather(over_rows) if gathering else over_rows
         all_ones = torch.ones_like(all_lse)
         ones = all_ones[: len(z)]
-        total, _ = lse_grad(
-            unit, everyone, value, over_rows, ones, all_lse, all_ones, offset, False, normalize, backend
-        )
+        if not ctx.ready:
+            total, _ = lse_grad(
+                unit, everyone, value, over_rows, ones, all_lse, all_ones, offset, False, normalize, backend
+            )
         factor = gradients[0] / (len(z) * value)
         dz, along = finish_rows(total, unit, 2 * ones, z, inverse, factor, len(z) // 2, backend)
         # every similarity is bilinear in z, hence the half

@@ -1,0 +1,73 @@
+"""Sums of squares of D x D correlations, without the D x D matrix where a batch has fewer rows than that.
+
+``sum_ij (a^T b)_ij^2 = sum_ij (a a^T)_ij (b b^T)_ij``: the right side is n x n. At the 8,192 dimensions that
+Barlow Twins and VICReg are used with, a batch of 1,024 then takes a sixth of the operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["cross_energy", "own_energy"]
+
+
+def cross_energy(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum of squares of ``a^T b`` for a, b (n, D)."""
+    energy: Tensor = _CrossEnergy.apply(a, b)  # type: ignore[no-untyped-call]
+    return energy
+
+
+def own_energy(a: Tensor) -> Tensor:
+    """Return the sum of squares of ``a^T a`` for a (n, D)."""
+    energy: Tensor = _OwnEnergy.apply(a)  # type: ignore[no-untyped-call]
+    return energy
+
+
+class _CrossEnergy(torch.autograd.Function):
+    """8 n^2 D operations over rows, 6 n D^2 over columns: the cheaper of the two."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.by_rows = 4 * a.shape[0] < 3 * a.shape[1]
+        if ctx.by_rows:
+            over_a, over_b = a @ a.T, b @ b.T  # (n, n)
+            ctx.save_for_backward(a, b, over_a, over_b)
+            return (over_a * over_b).sum()
+        across = a.T @ b  # (D, D)
+        ctx.save_for_backward(a, b, across)
+        return _square_sum(across)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        factor = 2 * gradients[0]
+        if ctx.by_rows:
+            a, b, over_a, over_b = ctx.saved_tensors
+            return (over_b @ a).mul_(factor), (over_a @ b).mul_(factor)
+        a, b, across = ctx.saved_tensors
+        return (b @ across.T).mul_(factor), (a @ across).mul_(factor)
+
+
+class _OwnEnergy(torch.autograd.Function):
+    """4 n^2 D operations over rows, 4 n D^2 over columns: the cheaper of the two."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        ctx.by_rows = a.shape[0] < a.shape[1]
+        product = a @ a.T if ctx.by_rows else a.T @ a
+        ctx.save_for_backward(a, product)
+        return _square_sum(product)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        a, product = ctx.saved_tensors
+        return (product @ a if ctx.by_rows else a @ product).mul_(4 * gradients[0])
+
+
+def _square_sum(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x).square()  # no second matrix of squares
