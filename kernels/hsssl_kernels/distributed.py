@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 # torch 2.13 renamed it; earlier versions know the old name only
-_gather_into: Callable[[Tensor, Tensor], object] = getattr(
-    dist, "all_gather_single", getattr(dist, "all_gather_into_tensor", None)
-)
+_gather_into: Any = getattr(dist, "all_gather_single", getattr(dist, "all_gather_into_tensor", None))
 
 __all__ = ["check_even", "gather", "mean_over_ranks", "rank_and_world"]
 

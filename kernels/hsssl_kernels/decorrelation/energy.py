@@ -66,8 +66,10 @@ class _OwnEnergy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         a, product = ctx.saved_tensors
-        return (product @ a if ctx.by_rows else a @ product).mul_(4 * gradients[0])
+        total: Tensor = (product @ a if ctx.by_rows else a @ product).mul_(4 * gradients[0])
+        return total
 
 
 def _square_sum(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x).square()  # no second matrix of squares
+    norm: Tensor = torch.linalg.vector_norm(x)  # no second matrix of squares
+    return norm.square()
