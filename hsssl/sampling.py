@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from hsssl.views import Views, ViewSpec
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views import spectral_views
 
-__all__ = ["ResidentScene", "draw_views", "load_resident"]
+__all__ = ["ResidentScene", "Scene", "draw_views", "load_resident", "resident_bytes"]
 
 _CENTRES, _SCENE = 1, 2  # names of random streams
 
@@ -45,10 +45,40 @@ class ResidentScene:
     scale: Tensor
     wavelengths: Tensor
 
+    @property
+    def pixels(self) -> int:
+        """Number of pixels that centres are drawn from."""
+        return len(self.centres)
 
-def load_resident(cube: Cube, sensor: Sensor, device: torch.device | str = "cpu") -> ResidentScene:
-    """Put a cube, its bands in the sensor's order, on ``device``."""
-    values, valid = cube.values, cube.valid
+    def at(self, step: int) -> ResidentScene:
+        """Return what is on the device at ``step``: all of the scene, at any step."""
+        return self
+
+
+class Scene(Protocol):
+    """What batches are drawn from: a `ResidentScene`, or a `TiledScene` of which a part is resident."""
+
+    @property
+    def pixels(self) -> int:
+        """Valid pixels of the whole scene."""
+
+    def at(self, step: int) -> ResidentScene:
+        """Return what is on the device at ``step``; it depends on the seed and the step alone."""
+
+
+def load_resident(
+    cube: Cube,
+    sensor: Sensor,
+    device: torch.device | str = "cpu",
+    *,
+    rows: slice = slice(None),
+    centres: NDArray[np.int64] | None = None,
+) -> ResidentScene:
+    """Put a cube, its bands in the sensor's order, or some rows of it, on ``device``.
+
+    ``centres`` (n, 2), counted from the first of the rows, are all valid pixels unless given.
+    """
+    values, valid = cube.values[rows], cube.valid[rows]
     if values.dtype.kind == "f":  # a pixel is not lost for one bad value: that value becomes the band's mean
         void = not_measured(values, cube.nodata)
         if void.any():
@@ -57,11 +87,16 @@ def load_resident(cube: Cube, sensor: Sensor, device: torch.device | str = "cpu"
     return ResidentScene(
         values=torch.from_numpy(np.ascontiguousarray(values, dtype=_resident_dtype(values))).to(device),
         valid=torch.from_numpy(np.ascontiguousarray(valid)).to(device),
-        centres=torch.from_numpy(np.argwhere(valid)).to(device),
+        centres=torch.from_numpy(np.argwhere(valid) if centres is None else centres).to(device),
         mean=torch.tensor(sensor.mean, **on),
         scale=1 / torch.tensor(sensor.std, **on),
         wavelengths=torch.tensor(sensor.wavelengths, **on),
     )
+
+
+def resident_bytes(cube: Cube) -> int:
+    """Return the bytes a cube takes on the device."""
+    return cube.values.size * _resident_dtype(cube.values).itemsize
 
 
 def _resident_dtype(values: NDArray[Any]) -> np.dtype[Any]:
@@ -74,7 +109,7 @@ def _resident_dtype(values: NDArray[Any]) -> np.dtype[Any]:
 
 
 def draw_views(
-    scenes: Sequence[ResidentScene],
+    scenes: Sequence[Scene],
     batch_size: int,
     *,
     patch_size: int,
@@ -91,7 +126,7 @@ def draw_views(
 
     Parameters
     ----------
-    scenes : sequence of ResidentScene
+    scenes : sequence of ResidentScene or TiledScene
         A batch comes from one of them.
     batch_size : int
         Samples over all ranks.
@@ -109,7 +144,7 @@ def draw_views(
     Views
         Two views (batch_size / ranks, bands, patch_size, patch_size) float32, and the wavelengths.
     """
-    scene = scenes[_pick_scene(scenes, stream_key(seed, step, _SCENE))]
+    scene = scenes[_pick_scene(scenes, stream_key(seed, step, _SCENE))].at(step)
     generator = torch.Generator().manual_seed(stream_key(seed, step, _CENTRES))
     picked = torch.randint(len(scene.centres), (batch_size,), generator=generator)[rank::ranks]
     a, b = spectral_views(
@@ -126,9 +161,9 @@ def draw_views(
     return Views(a, b, scene.wavelengths)
 
 
-def _pick_scene(scenes: Sequence[ResidentScene], key: int) -> int:
+def _pick_scene(scenes: Sequence[Scene], key: int) -> int:
     if len(scenes) == 1:
         return 0
-    pixels = torch.tensor([float(len(scene.centres)) for scene in scenes], dtype=torch.float64)
+    pixels = torch.tensor([float(scene.pixels) for scene in scenes], dtype=torch.float64)
     generator = torch.Generator().manual_seed(key)
     return int(torch.multinomial(pixels, 1, generator=generator))

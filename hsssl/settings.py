@@ -59,5 +59,7 @@ def check_settings(settings: Mapping[str, Any], checkpoint_every: int) -> None:
         raise ValueError("lr must be positive and weight_decay not negative")
     if not settings["windows"] or any(w < 1 or w % 2 == 0 for w in settings["windows"]):
         raise ValueError(f"windows must be odd sides of at least 1, got {settings['windows']}")
+    if settings["resident_gib"] is not None and not settings["resident_gib"] > 0:
+        raise ValueError(f"resident_gib must be above 0 GiB, got {settings['resident_gib']}")
     if settings["precision"] not in (None, "no", "bf16", "fp16"):
         raise ValueError(f"precision must be no, bf16 or fp16, got {settings['precision']!r}")

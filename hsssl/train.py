@@ -20,10 +20,11 @@ from hsssl.encoders import PlainEncoder, build_encoder
 from hsssl.messages import log
 from hsssl.methods import build_method
 from hsssl.run import Run, describe_inputs, describe_software, save_encoder
-from hsssl.sampling import ResidentScene, draw_views, load_resident
+from hsssl.sampling import Scene, draw_views
 from hsssl.schedule import cosine_warmup
 from hsssl.settings import check_patches, check_settings, open_cubes
 from hsssl.spec import EncoderSpec, Sensor
+from hsssl.tiles import load_scenes
 from hsssl.views import DEFAULT_VIEWS, ViewSpec
 from hsssl_kernels.random import stream_key
 
@@ -53,6 +54,7 @@ def pretrain(
     method_options: Mapping[str, Any] | None = None,
     encoder_options: Mapping[str, Any] | None = None,
     precision: str | None = None,
+    resident_gib: float | None = None,
     tracker: str | None = None,
     log_every: int = 10,
     checkpoint_every: int = 200,
@@ -99,6 +101,9 @@ def pretrain(
         Arguments of the encoder's class, by name.
     precision : {"no", "bf16", "fp16"}, optional
         Mixed precision, by Hugging Face Accelerate; None takes what ``accelerate launch`` was told.
+    resident_gib : float, optional
+        GiB of the device's memory that the scenes may take. Larger scenes are trained on by strips
+        of rows that take turns there. None is half of a GPU's free memory, and no limit on a CPU.
     tracker : str, optional
         An Accelerate tracker, ``"tensorboard"`` or ``"wandb"`` for instance.
     log_every : int
@@ -141,6 +146,7 @@ def pretrain(
         "method_options": dict(method_options or {}),
         "encoder_options": dict(encoder_options or {}),
         "precision": precision,
+        "resident_gib": resident_gib,
         "log_every": log_every,
     }
     check_settings(settings, checkpoint_every)
@@ -164,7 +170,8 @@ def pretrain(
         raise ValueError(
             f"batch_size must divide by the {accelerator.num_processes} processes, got {batch_size}"
         )
-    scenes = [load_resident(cube, Sensor.of(cube), accelerator.device) for cube in opened]
+    margin = patch_size // 2 + views.jitter
+    scenes = load_scenes(opened, accelerator.device, resident_gib=resident_gib, margin=margin, seed=seed)
     accelerator.wait_for_everyone()  # every process has looked at the folder before one writes to it
     if accelerator.is_main_process:
         run.sweep()
@@ -193,7 +200,7 @@ def pretrain(
 def _loop(
     run: Run,
     model: nn.Module,
-    scenes: Sequence[ResidentScene],
+    scenes: Sequence[Scene],
     accelerator: Accelerator,
     settings: Mapping[str, Any],
     *,
