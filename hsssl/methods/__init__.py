@@ -7,15 +7,27 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from hsssl.messages import unknown_name
+from hsssl.methods.barlow_twins import BarlowTwins
 from hsssl.methods.byol import BYOL
+from hsssl.methods.dino import DINO
+from hsssl.methods.moco import MoCo
 from hsssl.methods.simclr import SimCLR
+from hsssl.methods.simsiam import SimSiam
+from hsssl.methods.swav import SwAV
+from hsssl.methods.vicreg import VICReg
 from hsssl.views import Views
 
 __all__ = ["METHODS", "Method", "Views", "build_method"]
 
 METHODS: dict[str, type[nn.Module]] = {
+    "barlow_twins": BarlowTwins,
     "byol": BYOL,
+    "dino": DINO,
+    "moco": MoCo,
     "simclr": SimCLR,
+    "simsiam": SimSiam,
+    "swav": SwAV,
+    "vicreg": VICReg,
 }
 
 

@@ -1,0 +1,243 @@
+"""The general frameworks: losses against independent statements, state, precision, own modules, gains."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hsssl.checkpoint import load_checkpoint
+from hsssl.cube import Cube
+from hsssl.encoders import build_encoder
+from hsssl.methods import build_method
+from hsssl.methods.prototypes import Prototypes
+from hsssl.methods.queue import Queue
+from hsssl.train import pretrain
+from hsssl.views import Views
+
+WAVELENGTHS = torch.linspace(400, 2500, 24)
+# Every method as it comes, and the settings that are methods of their own.
+VARIANTS = {
+    "barlow_twins": ("barlow_twins", {}),
+    "dino": ("dino", {}),
+    "moco": ("moco", {}),
+    "moco v3": ("moco", {"queue_size": 0}),
+    "simsiam": ("simsiam", {}),
+    "swav": ("swav", {}),
+    "swav with a queue": ("swav", {"queue_size": 64}),
+    "vicreg": ("vicreg", {}),
+}
+variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def batch(n: int = 6) -> Views:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(n, 24, 1, 1, generator=generator)
+    return Views(a, a + 0.3 * torch.randn(a.shape, generator=generator), WAVELENGTHS)
+
+
+@pytest.fixture
+def make():
+    def method(name, **options):
+        torch.manual_seed(0)
+        return build_method(
+            name, build_encoder("spectral_spatial", dim=16, hidden=32, channels=16), **options
+        )
+
+    return method
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor | float, rel: float = 1e-4) -> None:
+    if isinstance(expected, torch.Tensor):
+        expected = expected.item()
+    assert actual.item() == pytest.approx(expected, rel=rel)
+
+
+def entropy_between(target: torch.Tensor, score: torch.Tensor) -> float:
+    """Return the mean cross-entropy, a number at a time."""
+    rows = []
+    for q, s in zip(target.tolist(), score.tolist(), strict=True):
+        total = sum(math.exp(x) for x in s)
+        rows.append(-sum(p * math.log(math.exp(x) / total) for p, x in zip(q, s, strict=True)))
+    return sum(rows) / len(rows)
+
+
+def test_moco_v2_finds_the_key_beside_the_queue(make):
+    method, views = make("moco", queue_size=5, temperature=0.4), batch()
+    q = F.normalize(method.projector(method.encoder(views.a, WAVELENGTHS)), dim=1)
+    k = F.normalize(method.teacher_projector(method.teacher_encoder(views.b, WAVELENGTHS)), dim=1)
+    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ method.queue.rows.T], 1) / 0.4
+    close(method(views), F.cross_entropy(logits, torch.zeros(6, dtype=torch.int64)))
+    before = method.queue.rows.clone()
+    method.after_step(0.1)
+    torch.testing.assert_close(method.queue.rows, k[1:])
+    assert not torch.equal(before, method.queue.rows)
+
+
+def test_moco_v3_finds_the_keys_in_the_batch_both_ways(make):
+    method, views = make("moco", queue_size=0, temperature=0.3), batch()
+    q = [F.normalize(method.predictor(method.projector(method.encoder(x, WAVELENGTHS)))) for x in views.pair]
+    k = [F.normalize(method.teacher_projector(method.teacher_encoder(x, WAVELENGTHS))) for x in views.pair]
+    both = [F.cross_entropy(q[i] @ k[1 - i].T / 0.3, torch.arange(6)) for i in (0, 1)]
+    close(method(views), 2 * 0.3 * sum(both))
+
+
+def test_simsiam_is_the_papers_loss_but_for_a_constant_and_stops_the_gradient(make):
+    method, views = make("simsiam"), batch()
+    z = [method.projector(method.encoder(x, WAVELENGTHS)) for x in views.pair]
+    p = [method.predictor(one) for one in z]
+    paper = sum(-F.cosine_similarity(p[i], z[1 - i].detach()).mean() / 2 for i in (0, 1))
+    loss = method(views)
+    close(loss, 2 + 2 * paper)
+    ours, theirs = (
+        torch.autograd.grad(x, list(method.encoder.parameters()), retain_graph=True)
+        for x in (loss, 2 * paper)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("queue", [0, 4])
+def test_swav_swaps_balanced_assignments(make, queue):
+    method, views = make("swav", prototypes=3, temperature=0.2, epsilon=0.1, queue_size=queue), batch()
+    directions = F.normalize(method.prototypes.weight, dim=1)
+    z = [F.normalize(method.projector(method.encoder(x, WAVELENGTHS)), dim=1) for x in views.pair]
+    scores = [one @ directions.T for one in z]
+    codes = []
+    for i, score in enumerate(scores):
+        past = method.queues[i].rows @ directions.T if queue else score[:0]
+        share = torch.exp(torch.cat([score, past]) / 0.1)
+        for _ in range(3):
+            share = share / share.sum(0)
+            share = share / share.sum(1, keepdim=True)
+        codes.append(share[:6])
+    expected = (entropy_between(codes[1], scores[0] / 0.2) + entropy_between(codes[0], scores[1] / 0.2)) / 2
+    close(method(views), expected)
+
+
+def test_dino_follows_the_centred_and_sharpened_teacher(make):
+    method, views = make("dino", prototypes=5, centre_momentum=0.75), batch()
+    method.centre.copy_(torch.tensor([0.1, -0.2, 0.0, 0.05, 0.0]))
+    student = [method.head(method.encoder(x, WAVELENGTHS)) for x in views.pair]
+    teacher = [method.teacher_head(method.teacher_encoder(x, WAVELENGTHS)) for x in views.pair]
+    assert all(t.abs().max() <= 1 + 1e-5 for t in teacher)  # cosines
+    target = [F.softmax((t - method.centre) / 0.04, 1) for t in teacher]
+    expected = sum(entropy_between(target[1 - i], student[i] / 0.1) for i in (0, 1)) / 2
+    close(method(views), expected)
+    centre = method.centre.clone()
+    method.after_step(0.0)
+    torch.testing.assert_close(method.centre, 0.75 * centre + 0.25 * torch.cat(teacher).mean(0))
+
+
+def test_barlow_twins_is_the_distance_of_the_correlations_from_the_identity(make):
+    method, views = make("barlow_twins", projection_dim=8, redundancy=0.1), batch()
+    a, b = (method.projector(method.encoder(x, WAVELENGTHS)).detach().numpy() for x in views.pair)
+    c = np.corrcoef(a.T, b.T)[:8, 8:]
+    on = np.eye(8, dtype=bool)
+    # the op adds 1e-5 to the variances
+    close(method(views), ((1 - c[on]) ** 2).sum() + 0.1 * (c[~on] ** 2).sum(), rel=1e-3)
+
+
+def test_vicreg_is_its_three_terms(make):
+    method, views = make("vicreg", projection_dim=8, invariance=3.0, variance=5.0, covariance=7.0), batch()
+    a, b = (method.projector(method.encoder(x, WAVELENGTHS)).detach().double().numpy() for x in views.pair)
+    expected = 3.0 * ((a - b) ** 2).mean()
+    for z in (a, b):
+        hinge = np.maximum(0, 1 - np.sqrt(z.var(0, ddof=1) + 1e-4)).mean()
+        c = np.cov(z.T)
+        expected += 5.0 / 2 * hinge + 7.0 / 8 * ((c**2).sum() - (np.diag(c) ** 2).sum())
+    close(method(views), expected)
+
+
+def test_queue_keeps_the_last_rows_in_a_ring():
+    queue = Queue(5, 2)
+    rows = torch.arange(32.0).view(16, 2)
+    queue.push(rows[:3])
+    torch.testing.assert_close(queue.rows[:3], rows[:3])
+    queue.push(rows[3:7])
+    assert {tuple(row) for row in queue.rows.tolist()} == {tuple(row) for row in rows[2:7].tolist()}
+    queue.push(rows)
+    assert {tuple(row) for row in queue.rows.tolist()} == {tuple(row) for row in rows[11:].tolist()}
+
+
+def test_prototypes_stand_still_until_thawed():
+    prototypes, z = Prototypes(4, 3), torch.randn(5, 4)
+    prototypes(z).square().sum().backward()
+    assert not prototypes.weight.grad.any()
+    prototypes.thaw()
+    prototypes(z).square().sum().backward()
+    assert prototypes.weight.grad.any()
+
+
+@pytest.mark.parametrize("name", ["swav", "dino"])
+def test_prototypes_thaw_after_their_share_of_the_run(make, name):
+    method = make(name, freeze=0.5)
+    prototypes = method.prototypes if name == "swav" else method.head[-1]
+    for progress, moving in ((0.4, False), (0.5, True)):
+        method(batch())
+        method.after_step(progress)
+        assert bool(prototypes.moving) is moving
+
+
+SMALL = {"encoder_options": {"dim": 16, "hidden": 32, "channels": 32}, "batch_size": 32, "progress": False}
+
+
+def synthetic() -> Cube:
+    values = np.random.default_rng(0).integers(100, 4000, (20, 24, 12)).astype(np.uint16)
+    return Cube(values, wavelengths=np.linspace(420, 980, 12), source="synthetic")
+
+
+class Stopped(Exception):
+    """What ends a run in the middle, as a kill would."""
+
+
+@variants
+def test_resumed_run_is_bit_identical(tmp_path, variant, monkeypatch):
+    name, options = VARIANTS[variant]
+    arguments = {"steps": 9, "checkpoint_every": 4, "method_options": options, "log_every": 1} | SMALL
+    whole = pretrain([synthetic()], name, out=tmp_path / "whole", **arguments)
+    import hsssl.train as train
+
+    draw = train.draw_views
+
+    def stop(*given, step, **named):
+        if step == 6:
+            raise Stopped
+        return draw(*given, step=step, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "draw_views", stop)
+        with pytest.raises(Stopped):
+            pretrain([synthetic()], name, out=tmp_path / "broken", **arguments)
+    resumed = pretrain([synthetic()], name, out=tmp_path / "broken", resume=True, **arguments)
+    ours, theirs = (load_checkpoint(run.checkpoint_file)["model"] for run in (resumed, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert [row["loss"] for row in resumed.metrics] == [row["loss"] for row in whole.metrics]
+
+
+@variants
+def test_bf16_stays_finite_and_near(tmp_path, variant):
+    name, options = VARIANTS[variant]
+    arguments = {"steps": 4, "method_options": options, "log_every": 1} | SMALL
+    runs = [
+        pretrain([synthetic()], name, out=tmp_path / precision, precision=precision, **arguments)
+        for precision in ("no", "bf16")
+    ]
+    full, mixed = ([row["loss"] for row in run.metrics] for run in runs)
+    assert np.isfinite(mixed).all()
+    assert mixed != full
+    assert mixed[0] == pytest.approx(full[0], rel=0.05)
+
+
+@variants
+def test_own_module_of_patches(tmp_path, variant):
+    name, options = VARIANTS[variant]
+    own = nn.Sequential(nn.Conv2d(12, 10, 1), nn.ReLU(), nn.Flatten(), nn.Linear(90, 8))
+    start = own[3].weight.detach().clone()
+    few = {"batch_size": 16, "progress": False, "method_options": options}
+    run = pretrain([synthetic()], name, own, tmp_path / "run", steps=3, patch_size=3, **few)
+    assert np.isfinite([row["loss"] for row in run.metrics]).all()
+    assert not torch.equal(own[3].weight, start)
