@@ -6,8 +6,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from hsssl.encoders.band_groups import BandGroups
 from hsssl.encoders.heads import mlp_head
 from hsssl.encoders.plain import PlainEncoder
+from hsssl.encoders.residual_conv import ResidualConv
 from hsssl.encoders.spectral_spatial import SpectralSpatial
 from hsssl.encoders.spectral_spatial_vit import SpectralSpatialViT
 from hsssl.encoders.spectral_transformer import SpectralTransformer
@@ -16,6 +18,8 @@ from hsssl.messages import unknown_name
 __all__ = ["ENCODERS", "Encoder", "PlainEncoder", "build_encoder", "mlp_head"]
 
 ENCODERS: dict[str, type[nn.Module]] = {
+    "band_groups": BandGroups,
+    "residual_conv": ResidualConv,
     "spectral_spatial": SpectralSpatial,
     "spectral_spatial_vit": SpectralSpatialViT,
     "spectral_transformer": SpectralTransformer,

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SpectralBasis", "wavelength_position"]
+__all__ = ["SpectralBasis", "cube_position", "wavelength_position"]
 
 
 class SpectralBasis(nn.Module):
@@ -52,3 +52,17 @@ def wavelength_position(wavelengths: Tensor, dim: int) -> Tensor:
     period = 20.0 * torch.pow(500.0, exponent)
     phase = wavelengths[:, None] * (2 * math.pi / period)
     return torch.cat([phase.sin(), phase.cos()], 1)
+
+
+def cube_position(wavelengths: Tensor, high: int, wide: int, dim: int) -> Tensor:
+    """Return positions (n, high, wide, 2 dim) of places in a cube: ``wavelengths`` (n,) in nm, row, column.
+
+    ``dim`` is a multiple of 4; row and column take half as much room as the wavelength.
+    """
+    band = wavelength_position(wavelengths, dim)
+    # the same sines serve rows and columns: 100 nm a step keeps neighbours apart
+    row = wavelength_position(100.0 * torch.arange(high, device=wavelengths.device), dim // 2)
+    col = wavelength_position(100.0 * torch.arange(wide, device=wavelengths.device), dim // 2)
+    shape = (len(band), high, wide, -1)
+    parts = (band[:, None, None], row[None, :, None], col[None, None])
+    return torch.cat([part.expand(shape) for part in parts], -1)

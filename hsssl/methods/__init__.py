@@ -7,26 +7,40 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from hsssl.messages import unknown_name
+from hsssl.methods.aae import AAE
+from hsssl.methods.ae_subspace import AESubspace
 from hsssl.methods.barlow_twins import BarlowTwins
 from hsssl.methods.byol import BYOL
+from hsssl.methods.cmc import CMC
+from hsssl.methods.contrastive_clustering import ContrastiveClustering
+from hsssl.methods.conv_deconv import ConvDeconv
 from hsssl.methods.dino import DINO
 from hsssl.methods.moco import MoCo
+from hsssl.methods.pcl import PCL
 from hsssl.methods.simclr import SimCLR
 from hsssl.methods.simsiam import SimSiam
 from hsssl.methods.swav import SwAV
+from hsssl.methods.vae import VAE
 from hsssl.methods.vicreg import VICReg
 from hsssl.views import Views
 
 __all__ = ["METHODS", "Method", "Views", "build_method"]
 
 METHODS: dict[str, type[nn.Module]] = {
+    "aae": AAE,
+    "ae_subspace": AESubspace,
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
+    "cmc": CMC,
+    "contrastive_clustering": ContrastiveClustering,
+    "conv_deconv": ConvDeconv,
     "dino": DINO,
     "moco": MoCo,
+    "pcl": PCL,
     "simclr": SimCLR,
     "simsiam": SimSiam,
     "swav": SwAV,
+    "vae": VAE,
     "vicreg": VICReg,
 }
 
