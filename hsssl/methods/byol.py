@@ -19,6 +19,14 @@ class BYOL(nn.Module):
     are moving averages of encoder f and projector p. The predictor q and the stop of the gradient keep it
     from collapsing.
 
+    Hu et al. train a spectral-spatial transformer so (``encoder="spectral_spatial_vit"``) and classify its
+    frozen features; the abstract gives neither patch nor depth nor momentum.
+
+    It assumes that the two views of a sample, and nothing else, say what must stay the same: there are no
+    negatives that push similar classes apart, so it suits small batches and scenes with many near-identical
+    pixels. It keeps the directions that the untrained encoder already has; an encoder that starts
+    with few of them, as a transformer does, learns more by contrast in short runs.
+
     Parameters
     ----------
     encoder : nn.Module
