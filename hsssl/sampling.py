@@ -154,8 +154,9 @@ def draw_views(
         mean=scene.mean,
         scale=scene.scale,
         spec=spec,
-        seed=stream_key(seed, rank),
+        seed=seed,
         step=step,
+        sample_ids=torch.arange(batch_size)[rank::ranks],  # the views too are those of one process
         valid=scene.valid,
     )
     return Views(a, b, scene.wavelengths)

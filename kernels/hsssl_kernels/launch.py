@@ -14,7 +14,17 @@ from hsssl_kernels.dispatch import interpreting
 from hsssl_kernels.table import TABLE
 from hsssl_kernels.tile import Tile
 
-__all__ = ["PROGRAMS", "TABLE", "Tile", "architecture", "row_block", "shape_class", "splits_for", "tile_for"]
+__all__ = [
+    "PROGRAMS",
+    "TABLE",
+    "Tile",
+    "architecture",
+    "row_block",
+    "shape_class",
+    "splits_for",
+    "tile_for",
+    "view_block",
+]
 
 
 # Small tiles for Triton's interpreter, one that holds all columns and one that goes in chunks.
@@ -72,3 +82,11 @@ def row_block(columns: int) -> tuple[int, int]:
     """Return (rows, columns) of a program that reads whole rows: about 4096 values in all."""
     width = max(16, 1 << (columns - 1).bit_length())
     return max(1, 4096 // width), width
+
+
+def view_block(pixels: int) -> tuple[int, int]:
+    """Return (bands, pixels) of a program of `spectral_views`: up to 4096 values."""
+    block_p = 16
+    while block_p < 128 and block_p < pixels:
+        block_p *= 2
+    return 32, block_p

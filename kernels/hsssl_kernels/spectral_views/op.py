@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from hsssl_kernels.spectral_views.reference import spectral_views_reference
+from hsssl_kernels.dispatch import Backend, choose_backend, register
+from hsssl_kernels.spectral_views.blocked import spectral_views_blocked
+from hsssl_kernels.spectral_views.checks import check_centres, check_views
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["spectral_views"]
-
-_DTYPES = (torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float16, torch.float32, torch.float64)
 
 
 def spectral_views(
@@ -23,42 +25,64 @@ def spectral_views(
     spec: ViewSpec,
     seed: int,
     step: int,
+    sample_ids: Tensor | None = None,
     valid: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Cut a patch around every centre and return two independently augmented views of it.
 
     With raw numbers x, gain g, offset o and noise e of a view,
     ``view = keep * (smooth((x g - mean) scale + o) + e)``, where ``keep`` is 0 in dropped bands,
     cut-out and invalid pixels. What varies, and how strongly, is said by `ViewSpec`. Patches
-    are mirrored at the scene's border. The random numbers depend on ``(seed, step)`` alone, so a
-    resumed run draws what the unbroken one would have drawn.
+    are mirrored at the scene's border. Views have no gradient.
+
+    The random numbers come from counters: Philox keyed by ``(seed, step)``, counting samples by their
+    id, views and elements. So a resumed run draws what the unbroken one would have drawn, and a
+    sample with an id of its own gets the same views wherever it stands in a batch. What is drawn per
+    sample or band has the same bits on every device. The white noise has with
+    ``backend="triton"`` one Philox number for each element; with "torch" each pixel takes a row of a fixed
+    table of about a million normal numbers instead, the first row and the step between rows drawn
+    for each view: the same distribution at a tenth of the cost, but two views in a batch may share
+    rows at different pixels.
 
     Parameters
     ----------
     cube : Tensor, shape (rows, cols, bands)
-        Resident cube, bands last: integer or float raw numbers.
+        Resident cube, bands last: uint8, int16, uint16, int32 or float raw numbers.
     centres : Tensor, shape (B, 2), int64
-        Row and column of each patch's centre.
+        Row and column of each patch's centre, on the cube's device or on the CPU. On a GPU their check
+        waits for the device; on the CPU it does not.
     patch_size : int
         Side of the patch in pixels; an even patch reaches one pixel further down and right.
-    mean, scale : Tensor, shape (bands,), float32
-        Normalisation of each band: (x - mean) * scale.
+    mean, scale : Tensor, shape (bands,), floating point
+        Normalisation of each band: (x - mean) * scale, in float32.
     spec : ViewSpec
         Strengths of the augmentations.
     seed, step : int
         Key of the random stream.
+    sample_ids : Tensor, shape (B,), int64, optional
+        What names each sample in the random stream; None takes its position in the batch.
     valid : Tensor, shape (rows, cols), bool, optional
         Pixels where it is False are 0 in the views, whatever the cube holds there.
+    dtype : torch.dtype
+        float32, float16 or bfloat16 views; computed in float32.
+    backend : {"auto", "triton", "torch"}
+        "auto" is Triton on CUDA and ROCm, blocked torch elsewhere.
 
     Returns
     -------
-    view_a, view_b : Tensor, shape (B, bands, patch_size, patch_size), float32
+    view_a, view_b : Tensor, shape (B, bands, patch_size, patch_size), ``dtype``
         The two views, on the cube's device.
 
     Raises
     ------
     ValueError, TypeError
-        If shapes disagree, a centre lies outside, or the patch is larger than the scene.
+        If shapes, dtypes or devices disagree, a centre lies outside, or the patch is larger than the scene.
+
+    References
+    ----------
+    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", doi:10.1145/2063384.2063405.
 
     Examples
     --------
@@ -68,47 +92,74 @@ def spectral_views(
     >>> a.shape
     torch.Size([1, 100, 7, 7])
     """
-    _check(cube, centres, patch_size, mean, scale, valid)
-    return spectral_views_reference(
+    check_views(cube, centres, patch_size, mean, scale, spec, sample_ids, valid, dtype)
+    chosen = choose_backend("spectral_views", backend, torch.empty(1, dtype=dtype, device=cube.device))
+    a, b = _op(
+        cube, centres, mean, scale, sample_ids, valid, patch_size, spec.strengths(), seed, step, dtype, chosen
+    )
+    return a, b
+
+
+def _views(
+    cube: Tensor,
+    centres: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    sample_ids: Tensor | None,
+    valid: Tensor | None,
+    patch_size: int,
+    strengths: list[float],
+    seed: int,
+    step: int,
+    dtype: torch.dtype,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    check_centres(cube, centres)
+    run = spectral_views_blocked if backend == "torch" else _kernel()
+    return run(
         cube,
-        centres,
+        centres.to(cube.device, non_blocking=True),
         patch_size=patch_size,
-        mean=mean,
-        scale=scale,
-        spec=spec,
+        mean=mean.detach().to(torch.float32),
+        scale=scale.detach().to(torch.float32),
+        spec=ViewSpec.of(strengths),
         seed=seed,
         step=step,
+        sample_ids=None if sample_ids is None else sample_ids.to(cube.device, non_blocking=True),
         valid=valid,
+        dtype=dtype,
     )
 
 
-def _check(
-    cube: Tensor, centres: Tensor, patch_size: int, mean: Tensor, scale: Tensor, valid: Tensor | None
-) -> None:
-    if cube.ndim != 3:
-        raise ValueError(f"spectral_views: `cube` must be (rows, cols, bands), got {tuple(cube.shape)}")
-    if cube.dtype not in _DTYPES:
-        raise TypeError(
-            f"spectral_views: `cube` must hold integers or floats, got {cube.dtype}; cast it first"
-        )
-    rows, cols, bands = cube.shape
-    if not 1 <= patch_size <= min(rows, cols):
-        raise ValueError(
-            f"spectral_views: `patch_size` must lie in 1 ... {min(rows, cols)} for a scene of "
-            f"{rows} x {cols} pixels, got {patch_size}"
-        )
-    if centres.ndim != 2 or centres.shape[1] != 2 or centres.dtype != torch.int64:
-        raise ValueError(
-            f"spectral_views: `centres` must be int64 (B, 2), got {centres.dtype} {tuple(centres.shape)}"
-        )
-    if len(centres) and not bool(
-        ((centres >= 0) & (centres < torch.tensor([rows, cols], device=centres.device))).all()
-    ):
-        raise ValueError(f"spectral_views: a centre lies outside the scene of {rows} x {cols} pixels")
-    for name, value in (("mean", mean), ("scale", scale)):
-        if value.shape != (bands,):
-            raise ValueError(f"spectral_views: `{name}` must be ({bands},), got {tuple(value.shape)}")
-    if valid is not None and (valid.shape != (rows, cols) or valid.dtype != torch.bool):
-        raise ValueError(
-            f"spectral_views: `valid` must be bool ({rows}, {cols}), got {valid.dtype} {tuple(valid.shape)}"
-        )
+def _kernel() -> Callable[..., tuple[Tensor, Tensor]]:
+    from hsssl_kernels.spectral_views.kernel import launch_spectral_views
+
+    return launch_spectral_views
+
+
+def _views_fake(
+    cube: Tensor,
+    centres: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    sample_ids: Tensor | None,
+    valid: Tensor | None,
+    patch_size: int,
+    strengths: list[float],
+    seed: int,
+    step: int,
+    dtype: torch.dtype,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    shape = (centres.shape[0], cube.shape[2], patch_size, patch_size)
+    return cube.new_empty(shape, dtype=dtype), cube.new_empty(shape, dtype=dtype)
+
+
+# spectral_views(...) -> two views (B, C, P, P); SymInt, so that a new step compiles nothing anew
+_op = register(
+    "spectral_views(Tensor cube, Tensor centres, Tensor mean, Tensor scale, Tensor? sample_ids,"
+    " Tensor? valid, SymInt patch_size, float[] strengths, SymInt seed, SymInt step, ScalarType dtype,"
+    " str backend) -> (Tensor, Tensor)",
+    _views,
+    _views_fake,
+)

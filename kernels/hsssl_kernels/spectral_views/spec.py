@@ -80,6 +80,15 @@ class ViewSpec:
         if self.jitter != int(self.jitter):
             raise ValueError(f"ViewSpec: `jitter` is a whole number of pixels, got {self.jitter}")
 
+    def strengths(self) -> list[float]:
+        """Return all strengths in the order of the parameters, as numbers."""
+        return [float(getattr(self, f.name)) for f in fields(self)]
+
+    @classmethod
+    def of(cls, strengths: list[float]) -> ViewSpec:
+        """Return the specification of these `strengths`."""
+        return cls(*(type(f.default)(x) for f, x in zip(fields(cls), strengths, strict=True)))  # type: ignore[misc]
+
     @classmethod
     def none(cls) -> ViewSpec:
         """Return the specification that changes nothing: both views are the plain patch."""
