@@ -40,7 +40,7 @@ class AESubspace(nn.Module):
     hidden : int
         Width of the decoder.
     expression, supervision : float
-        Weights of the two terms.
+        Weights of the two terms. Ten and five times as much draw the embedding together to half its rank.
     ridge : float
         Of the self-expression, as a share of the embeddings' mean variance.
     memory : int
@@ -65,8 +65,8 @@ class AESubspace(nn.Module):
         encoder: nn.Module,
         clusters: int = 16,
         hidden: int = 256,
-        expression: float = 0.1,
-        supervision: float = 0.1,
+        expression: float = 0.01,
+        supervision: float = 0.02,
         ridge: float = 0.1,
         memory: int = 1024,
         components: int = 15,
