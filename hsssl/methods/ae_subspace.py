@@ -165,8 +165,8 @@ def spectral_clusters(c: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
 def label_loss(z: Tensor, other: Tensor, prototypes: Tensor, temperature: float = 0.1) -> Tensor:
     """Return the cross-entropy of z's cosines with ``prototypes`` and the labels of ``other``.
 
-    Only the surest half (the median with it) counts. The label is the nearest prototype; it is sure where the second nearest is
-    far behind.
+    Only the surest half (the median with it) counts. The label is the nearest prototype; it is sure
+    where the second nearest is far behind.
     """
     with torch.no_grad():
         best = (F.normalize(other, dim=1) @ prototypes.T).topk(2, 1)
