@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hsssl_kernels.aot import SHARED_LIMIT, compile_ahead
-from hsssl_kernels.launch import TABLE, row_block
+from hsssl_kernels.launch import TABLE, row_block, view_block
 from hsssl_kernels.tile import Tile
 
 __all__ = ["Shipped", "main", "shipped"]
@@ -34,8 +34,9 @@ class Shipped(NamedTuple):
 
 def shipped(architecture: str) -> Iterator[Shipped]:
     """Yield every launch of the table for an architecture, and every row kernel narrow and wide."""
+    yield from patch_embed_launches(architecture)
     for (name, arch, size), entries in TABLE.items():
-        if arch == architecture:
+        if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
                 # the widest class is of any D to 1024, in chunks; a D that no power of two divides
                 # takes other loads, so one is compiled beside each
@@ -46,6 +47,14 @@ def shipped(architecture: str) -> Iterator[Shipped]:
                                 yield lse_launch(name, dtype, columns, tile, unit)
     for columns in (128, 1024):
         yield from _row_launches(columns)
+    for bands, patch_size, raw, dtype, full in (
+        (200, 11, "i16", "fp32", True),
+        (200, 11, "i16", "bf16", True),
+        (103, 9, "u16", "fp16", True),
+        (224, 64, "fp32", "bf16", True),
+        (13, 1, "i16", "fp32", False),
+    ):
+        yield _view_launch(bands, patch_size, raw, dtype, full)
 
 
 def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool) -> Shipped:
@@ -65,6 +74,48 @@ def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bo
         constants |= {"BLOCK_O": tile.block_o, "LIFT": 14 if dtype == torch.float16 else 0}
     label = f"{name} D={columns} {_NAMES[dtype]} {'unit' if unit else 'raw'} {tuple(tile)}"
     return Shipped(label, _NAMES[dtype], function, signature, constants, tile.options(), True)
+
+
+def patch_embed_launches(architecture: str) -> Iterator[Shipped]:
+    """Yield launches of "patch_embed" and "patch_embed_bwd": from patches and cubes, all tokens and some."""
+    for (name, arch, size), entries in TABLE.items():
+        if arch == architecture and name.startswith("patch_embed"):
+            for largest, tile in entries:
+                columns = min(largest, 384)
+                if size == 2:
+                    yield _patch_embed_launch(name, "bf16", columns, tile, "i16", 8, True, False, "ieee")
+                    yield _patch_embed_launch(
+                        name, "fp16", columns - 24, tile, "fp32", 3, False, True, "ieee"
+                    )
+                else:
+                    yield _patch_embed_launch(name, "fp32", columns, tile, "u16", 3, True, True, "ieee")
+                    yield _patch_embed_launch(name, "fp32", columns, tile, "fp32", 1, False, False, "tf32")
+
+
+def _patch_embed_launch(
+    name: str, dtype: str, columns: int, tile: Tile, raw: str, patch: int, cube: bool, masked: bool, how: str
+) -> Shipped:
+    from hsssl_kernels.spectral_patch_embed import kernel
+
+    constants: dict[str, Any] = {"D": columns, "PATCH": patch, "GROUP": 10, "CUBE": cube, "FAR": cube}
+    constants |= {"MASKED": masked, "HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
+    if cube:
+        constants["stride_c"] = 1  # bands last, as Triton specialises it
+    if name == "patch_embed":
+        function = kernel._embed_kernel
+        norm = columns <= tile.block_n
+        constants |= {"HAS_TABLE": True, "NORM": norm, "KEEP": norm, "BLOCK_G": 32}
+        constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_d}
+    else:
+        function = kernel._weight_grad_kernel
+        constants |= {"BLOCK_D": tile.block_m, "BLOCK_K": tile.block_n, "BLOCK_T": tile.block_d}
+    own = {"x_ptr": f"*{raw}", "eps": "fp32"}
+    own |= dict.fromkeys(("centre_ptr", "order_ptr", "visible_ptr", "start_ptr"), "*i64")
+    own |= dict.fromkeys(("weight_ptr", "out_ptr", "before_ptr", "gradient_ptr"), f"*{dtype}")
+    names = [name for name in function.arg_names if name not in constants]
+    signature = {name: own.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names}
+    label = f"{name} D={columns} p={patch} {raw} {dtype} {how}{' masked' if masked else ''} {tuple(tile)}"
+    return Shipped(label, dtype, function, signature, constants, tile.options(), True)
 
 
 def _row_launches(columns: int) -> Iterator[Shipped]:
@@ -91,6 +142,24 @@ def _row_launches(columns: int) -> Iterator[Shipped]:
         if "scale" in signature:
             signature["scale"] = "fp32"
         yield Shipped(f"{kernel.__name__} D={columns}", "bf16", kernel, signature, constants, _ROWS, False)
+
+
+def _view_launch(bands: int, patch_size: int, raw: str, dtype: str, full: bool) -> Shipped:
+    from hsssl_kernels.spectral_views import kernel
+
+    function = kernel._spectral_views_kernel
+    flags = ("HAS_LEVEL", "HAS_KEEP", "HAS_VALID", "MAY_SMOOTH", "HAS_NOISE")
+    block_c, block_p = view_block(patch_size**2)
+    constants = {"C": bands, "P": patch_size, "BLOCK_C": block_c, "BLOCK_P": block_p}
+    constants |= dict.fromkeys(flags, full)
+    signature = {"cube_ptr": f"*{raw}", "choice_ptr": "*i32", "id_ptr": "*i64", "key": "i64", "sigma": "fp32"}
+    signature |= dict.fromkeys(("mean_ptr", "slope_ptr", "level_ptr"), "*fp32")
+    signature |= dict.fromkeys(("keep_ptr", "valid_ptr"), "*u8") | dict.fromkeys(
+        ("a_ptr", "b_ptr"), f"*{dtype}"
+    )
+    signature |= dict.fromkeys(("batch", "rows", "cols", "slope_step", "level_step"), "i32")
+    label = f"spectral_views C={bands} P={patch_size} {raw} {dtype} {'full' if full else 'plain'}"
+    return Shipped(label, dtype, function, signature, constants, kernel.VIEW_OPTIONS, False)
 
 
 def main(arguments: list[str]) -> int:

@@ -90,7 +90,8 @@ def _values(
     return x
 
 
-@triton.jit
+# a key that happens to be a multiple of 16 is no reason to compile again
+@triton.jit(do_not_specialize=["key", "batch"])
 def _spectral_views_kernel(
     cube_ptr,  # (rows, cols, C), raw numbers
     choice_ptr,  # (2B, 8) int32: row, column, symmetry, whether to smooth, bounds of the cut-out

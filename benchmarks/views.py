@@ -1,0 +1,235 @@
+"""Measure `spectral_views` against eager torch and a DataLoader: `PYTHONPATH=kernels python benchmarks/views.py`.
+
+Needs torch, triton and numpy. `benchmarks/run.py` may call the functions below as peers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from measure import extra_peak_mib, machine, times
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hsssl_kernels import ViewSpec, spectral_views
+
+__all__ = ["SCENES", "PatchDataset", "eager_views", "loader_views", "main", "ours", "scene"]
+
+# Rows, columns and bands of Pavia University and Indian Pines.
+SCENES = {"610x340x103": (610, 340, 103), "145x145x200": (145, 145, 200)}
+PATCH, BATCH = 11, 512
+
+
+def scene(name: str, device: str) -> dict[str, Tensor]:
+    """Return a generated int16 cube of a real scene's size, centres, and what normalises it."""
+    rows, cols, bands = SCENES[name]
+    g = torch.Generator().manual_seed(0)
+    cube = torch.randint(0, 4000, (rows, cols, bands), generator=g).to(torch.int16)
+    centres = torch.stack([torch.randint(n, (BATCH,), generator=g) for n in (rows, cols)], 1)
+    mean, scale = cube.float().mean((0, 1)), 1 / cube.float().std((0, 1))
+    found = {"cube": cube, "centres": centres, "mean": mean, "scale": scale}
+    return {k: v.to(device) for k, v in found.items()}
+
+
+def ours(data: dict[str, Tensor], spec: ViewSpec, step: int = 0) -> tuple[Tensor, Tensor]:
+    return spectral_views(**data, patch_size=PATCH, spec=spec, seed=0, step=step)
+
+
+def eager_views(data: dict[str, Tensor], spec: ViewSpec) -> tuple[Tensor, Tensor]:
+    """Make two views in eager torch as people write it: one operation after another on the whole batch."""
+    return _eager_view(**data, spec=spec), _eager_view(**data, spec=spec)
+
+
+def _eager_view(cube: Tensor, centres: Tensor, mean: Tensor, scale: Tensor, spec: ViewSpec) -> Tensor:
+    n, bands, device = len(centres), cube.shape[2], cube.device
+    x = _eager_patches(cube, centres, spec)  # (B, P, P, C)
+    x = x.float().permute(0, 3, 1, 2).contiguous()  # (B, C, P, P)
+    gain = 1 + spec.gain * torch.randn(n, bands, 1, 1, device=device)
+    position = (torch.arange(bands, device=device) + 0.5) * (torch.pi / bands)
+    cosines = torch.cos(torch.arange(4, device=device)[:, None] * position)
+    smooth_gain = torch.randn(n, 4, device=device) @ cosines * (spec.illumination / 2)
+    x = x * (gain + smooth_gain[:, :, None, None])
+    x = (x - mean[:, None, None]) * scale[:, None, None]
+    x = x + spec.offset * torch.randn(n, bands, 1, 1, device=device)
+    padded = torch.cat([x[:, :1], x, x[:, -1:]], 1)
+    smoothed = 0.25 * padded[:, :-2] + 0.5 * x + 0.25 * padded[:, 2:]
+    x = torch.where(torch.rand(n, 1, 1, 1, device=device) < spec.smooth, smoothed, x)
+    if spec.noise:
+        x = x + spec.noise * torch.randn_like(x)
+    x = x * (torch.rand(n, bands, 1, 1, device=device) >= spec.band_drop)
+    x = x * _eager_block(n, bands, spec, device)
+    x = x * _eager_square(n, spec, device)
+    x = torch.where(torch.rand(n, 1, 1, 1, device=device) < spec.flip, x.flip(2), x)
+    x = torch.where(torch.rand(n, 1, 1, 1, device=device) < spec.flip, x.flip(3), x)
+    if spec.turn:
+        quarter = torch.randint(4, (n, 1, 1, 1), device=device)
+        for k in (1, 2, 3):
+            x = torch.where(quarter == k, x.rot90(k, (2, 3)), x)
+    return x
+
+
+def _eager_patches(cube: Tensor, centres: Tensor, spec: ViewSpec) -> Tensor:
+    shift = torch.randint(-spec.jitter, spec.jitter + 1, centres.shape, device=cube.device)
+    reach = torch.arange(PATCH, device=cube.device) - PATCH // 2
+    at = (centres + shift)[:, :, None] + reach  # (B, 2, P)
+    size = torch.tensor(cube.shape[:2], device=cube.device)[:, None]
+    at = at.abs()
+    at = torch.where(at < size, at, 2 * (size - 1) - at)  # mirrored at the border
+    return cube[at[:, 0, :, None], at[:, 1, None, :]]
+
+
+def _eager_block(n: int, bands: int, spec: ViewSpec, device: torch.device) -> Tensor:
+    length = 1 + (torch.rand(n, 1, device=device) * int(spec.block_size * bands)).long()
+    length = length * (torch.rand(n, 1, device=device) < spec.block_drop)
+    first = (torch.rand(n, 1, device=device) * (bands - length + 1)).long()
+    band = torch.arange(bands, device=device)
+    return ((band < first) | (band >= first + length))[:, :, None, None]
+
+
+def _eager_square(n: int, spec: ViewSpec, device: torch.device) -> Tensor:
+    side = 1 + (torch.rand(n, 1, device=device) * int(spec.cutout_size * PATCH)).long()
+    side = side * (torch.rand(n, 1, device=device) < spec.cutout)
+    first = (torch.rand(n, 2, device=device) * (PATCH - side + 1)).long()
+    at = torch.arange(PATCH, device=device)
+    rows, cols = ((at >= first[:, i : i + 1]) & (at < first[:, i : i + 1] + side) for i in range(2))
+    keep = ~(rows[:, :, None] & cols[:, None, :])
+    keep[:, PATCH // 2, PATCH // 2] = True
+    return keep[:, None]
+
+
+class PatchDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """Two views of a patch, cut and augmented sample by sample in NumPy, as the field's repositories do."""
+
+    def __init__(self, data: dict[str, Tensor], spec: ViewSpec, length: int) -> None:
+        self.margin = PATCH // 2 + spec.jitter
+        cube = data["cube"].numpy()
+        self.cube = np.pad(cube, ((self.margin,) * 2, (self.margin,) * 2, (0, 0)), "reflect")
+        self.mean, self.scale = data["mean"].numpy(), data["scale"].numpy()
+        self.centres = data["centres"].numpy()
+        bands = cube.shape[2]
+        position = (np.arange(bands) + 0.5) * (np.pi / bands)
+        self.cosines = np.cos(np.arange(4)[:, None] * position).astype(np.float32)
+        self.spec, self.length = spec, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(i)
+        row, col = self.centres[i % len(self.centres)]
+        return self.view(row, col, rng), self.view(row, col, rng)
+
+    def view(self, row: int, col: int, rng: np.random.Generator) -> np.ndarray:
+        s, bands = self.spec, self.cube.shape[2]
+        i, j = np.array([row, col]) + rng.integers(0, 2 * s.jitter + 1, 2)
+        x = self.cube[i : i + PATCH, j : j + PATCH].astype(np.float32)
+        gain = 1 + s.gain * rng.standard_normal(bands, dtype=np.float32)
+        gain += rng.standard_normal(4, dtype=np.float32) @ self.cosines * np.float32(s.illumination / 2)
+        x = (x * gain - self.mean) * self.scale
+        x += s.offset * rng.standard_normal(bands, dtype=np.float32)
+        if rng.random() < s.smooth:
+            padded = np.concatenate([x[..., :1], x, x[..., -1:]], -1)
+            x = 0.25 * padded[..., :-2] + 0.5 * x + 0.25 * padded[..., 2:]
+        if s.noise:
+            x += s.noise * rng.standard_normal(x.shape, dtype=np.float32)
+        x[..., rng.random(bands) < s.band_drop] = 0
+        self.drop(x, rng)
+        for axis in (0, 1):
+            if rng.random() < s.flip:
+                x = np.flip(x, axis)
+        if s.turn:
+            x = np.rot90(x, rng.integers(4))
+        return np.ascontiguousarray(x.transpose(2, 0, 1))
+
+    def drop(self, x: np.ndarray, rng: np.random.Generator) -> None:
+        s, bands = self.spec, x.shape[2]
+        longest, widest = int(s.block_size * bands), int(s.cutout_size * PATCH)
+        if longest and rng.random() < s.block_drop:
+            length = rng.integers(1, longest + 1)
+            first = rng.integers(bands - length + 1)
+            x[..., first : first + length] = 0
+        if widest and rng.random() < s.cutout:
+            side = rng.integers(1, widest + 1)
+            i, j = rng.integers(0, PATCH - side + 1, 2)
+            centre = x[PATCH // 2, PATCH // 2].copy()
+            x[i : i + side, j : j + side] = 0
+            x[PATCH // 2, PATCH // 2] = centre
+
+
+def loader_views(
+    data: dict[str, Tensor], spec: ViewSpec, batches: int, workers: int = 2
+) -> Iterator[list[Tensor]]:
+    """Yield batches of two views from a DataLoader over `PatchDataset`."""
+    on_cpu = {k: v.cpu() for k, v in data.items()}
+    return iter(DataLoader(PatchDataset(on_cpu, spec, batches * BATCH), BATCH, num_workers=workers))
+
+
+def _loader_ms(data: dict[str, Tensor], spec: ViewSpec, batches: int = 6) -> float:
+    """Return the median milliseconds between batches, the first of each worker left out."""
+    stream, taken = loader_views(data, spec, batches + 2), []
+    next(stream), next(stream)
+    for _ in range(batches // 2):  # two workers bring two batches at about the same time
+        start = time.perf_counter()
+        next(stream), next(stream)
+        taken.append(1e3 * (time.perf_counter() - start) / 2)
+    return median(taken)
+
+
+def measure(name: str, noise: bool, device: str, seconds: float, compiled: bool) -> dict[str, Any]:
+    """Return milliseconds a batch, pairs per second, extra memory and ratios of one scene."""
+    data = scene(name, device)
+    spec = ViewSpec() if noise else replace(ViewSpec(), noise=0.0)
+    calls: dict[str, Callable[[], Any]] = {
+        "ours": lambda: ours(data, spec),
+        "eager": lambda: eager_views(data, spec),
+    }
+    if compiled:
+        compiled_views = torch.compile(eager_views)
+        calls["compiled eager"] = lambda: compiled_views(data, spec)
+    row: dict[str, Any] = {"scene": name, "noise": noise, "batch": BATCH, "patch_size": PATCH}
+    row["ms"] = {k: times(lambda f=f: f, device, seconds)["median_ms"] for k, f in calls.items()}
+    row["extra_peak_mib"] = {k: extra_peak_mib(f, device) for k, f in calls.items()}
+    a, b = ours(data, spec)
+    row["views_mib"] = (a.nbytes + b.nbytes) / 2**20
+    row["ms"]["dataloader"] = _loader_ms(data, spec)
+    row["pairs_per_second"] = {k: 1e3 * BATCH / ms for k, ms in row["ms"].items()}
+    row["times_as_fast_as"] = {k: ms / row["ms"]["ours"] for k, ms in row["ms"].items() if k != "ours"}
+    return row
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time spent on each measurement, about")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the eager form too")
+    parser.add_argument("--out", help="write JSON here")
+    options = parser.parse_args(arguments)
+    result: dict[str, Any] = {"machine": machine(options.device), "rows": []}
+    for name in SCENES:
+        for noise in (True, False):
+            row = measure(name, noise, options.device, options.seconds, options.compile)
+            result["rows"].append(row)
+            print(f"{name}, noise {'on' if noise else 'off'}, views {row['views_mib']:.0f} MiB")
+            for k, ms in row["ms"].items():
+                memory = row["extra_peak_mib"].get(k)
+                held = "" if memory is None else f", {memory:.0f} MiB more at most"
+                print(f"  {k:15} {ms:8.1f} ms {row['pairs_per_second'][k]:8.0f} pairs/s{held}")
+            ratios = (f"{ratio:.1f} of {k}" for k, ratio in row["times_as_fast_as"].items())
+            print("  times the speed: " + ", ".join(ratios), flush=True)
+    if options.out:
+        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
