@@ -38,11 +38,11 @@ def times(run: Callable[[], Any], device: str, seconds: float, least: int = 3) -
         timed()
         synchronize(device)
         taken.append(time.perf_counter() - start)
-    fifths = quantiles(taken, n=10, method="inclusive")
+    tenths = quantiles(taken, n=10, method="inclusive")
     return {
-        "median_ms": 1e3 * fifths[4],
-        "p20_ms": 1e3 * fifths[1],
-        "p80_ms": 1e3 * fifths[7],
+        "median_ms": 1e3 * tenths[4],
+        "p20_ms": 1e3 * tenths[1],
+        "p80_ms": 1e3 * tenths[7],
         "calls": len(taken),
     }
 

@@ -123,7 +123,10 @@ def time_passes(
 ) -> dict[str, Any]:
     """Return times of forward, backward and both, and the extra peak of memory of both."""
     # a queue or labels, which come third and second, are no leaves of anyone's training
-    leaves = [x.detach().requires_grad_(x.is_floating_point() and i < 2) for i, x in enumerate(inputs)]
+    leaves = [
+        x.detach().requires_grad_(differentiable and x.is_floating_point() and i < 2)
+        for i, x in enumerate(inputs)
+    ]
 
     def forward_alone() -> Tensor:
         with torch.no_grad():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hsssl_kernels import cosine_regression, info_nce, nt_xent, sup_con
+from hsssl_kernels.cosine_regression.op import cosine_rows, cosine_rows_grad
 from hsssl_kernels.cosine_regression.reference import cosine_regression_reference
 from hsssl_kernels.info_nce.reference import info_nce_reference
 from hsssl_kernels.lse import blocked, lse, lse_grad, lse_with_grad, self_lse_with_grad
@@ -90,7 +91,12 @@ def value_and_gradients(
 
 
 def assert_as_good_as_torch(
-    loss: Loss, matrices: list[Tensor], temperature: float, eps: float, **more: object
+    loss: Loss,
+    matrices: list[Tensor],
+    temperature: float,
+    eps: float,
+    temperature_too: bool = True,
+    **more: object,
 ) -> None:
     """|fused - fp64| <= 2 |same-dtype torch - fp64| + eps: absolute for the value, relative for gradients.
 
@@ -104,7 +110,8 @@ def assert_as_good_as_torch(
     assert all(x.shape == e.shape for x, e in zip(fused, exact, strict=True))
     rows = len(matrices[0]) if loss.options.get("reduction") == "sum" else 1  # a sum adds up its rows' errors
     assert (fused[0] - exact[0]).abs().max() <= 2 * (plain[0] - exact[0]).abs().max() + rows * eps
-    for ours, theirs, right in zip(fused[1:], plain[1:], exact[1:], strict=True):
+    last = None if temperature_too or not loss.takes_temperature else -1
+    for ours, theirs, right in zip(fused[1:last], plain[1:last], exact[1:last], strict=True):
         norm = right.norm()
         if norm > eps:
             assert (ours - right).norm() / norm <= 2 * (theirs - right).norm() / norm + eps
@@ -115,6 +122,20 @@ def assert_as_good_as_torch(
 @pytest.mark.parametrize(("n", "columns"), [(2, 1), (7, 3), (130, 33)])
 def test_float32_is_as_good_as_plain_torch(loss: Loss, n: int, columns: int, temperature: float) -> None:
     assert_as_good_as_torch(loss, draw(loss, n, columns, torch.float32), temperature, 1e-6 / temperature)
+
+
+@LOSS
+@pytest.mark.parametrize("temperature", [0.01, 0.02])
+@pytest.mark.parametrize("seed", range(8))
+def test_small_temperatures_lose_no_digits(loss: Loss, temperature: float, seed: int) -> None:
+    """Where the positive takes nearly all, what is left of its share of 1 is the gradient.
+
+    Not the temperature's gradient of `info_nce`: one number in which rows cancel, and float32 with them.
+    """
+    for n, columns in ((7, 3), (70, 100)):
+        matrices = draw(loss, n, columns, torch.float32, seed)
+        temperature_too = loss.op is not info_nce
+        assert_as_good_as_torch(loss, matrices, temperature, 1e-6 / temperature, temperature_too)
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.5])
@@ -185,6 +206,39 @@ def test_registered_ops_pass_opcheck() -> None:
     torch.library.opcheck(unit_rows, (x, "torch"))
     torch.library.opcheck(finish_rows, (x, y[:6], ones[:6], x, ones[:6], t, 2, "torch"))
     torch.library.opcheck(class_sums, (x, torch.tensor([3, 0, 0, 3, 3, 1])))
+
+
+def test_registered_ops_pass_opcheck_on_other_strides() -> None:
+    x, y, t = torch.randn(3, 6).T, torch.randn(3, 9).T, torch.tensor(0.5)
+    ones = torch.ones(9)
+    torch.library.opcheck(lse, (x, y, t, -1, True, False, "torch"))
+    torch.library.opcheck(lse_grad, (x, y, t, ones[:6], ones[:6], ones, ones, -1, True, False, "torch", 0))
+    torch.library.opcheck(lse_with_grad, (x, y, t))
+    torch.library.opcheck(self_lse_with_grad, (x, t))
+    torch.library.opcheck(unit_rows, (x, "torch"))
+    torch.library.opcheck(finish_rows, (x, y[:6], ones[:6], x, ones[:6], t, 2, "torch"))
+    torch.library.opcheck(cosine_rows, (x, x + 1, "torch"))
+    torch.library.opcheck(cosine_rows_grad, (x, x + 1, ones[:6], ones[:6], ones[:6], t, "torch"))
+
+
+@LOSS
+def test_autocast_rounds_nothing(loss: Loss) -> None:
+    matrices = draw(loss, 12, 6, torch.float32)
+    plain = value_and_gradients(loss, True, matrices, 0.2, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = value_and_gradients(loss, True, matrices, 0.2, torch.float32)
+    for a, b in zip(cast, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("exponent", [-20, 0, 20, 30])
+def test_cosine_regression_has_a_gradient_at_any_norm(exponent: int) -> None:
+    p, t = draw(LOSSES["cosine_regression"], 5, 4, torch.float64)
+    found = [
+        value_and_gradients(LOSSES["cosine_regression"], fused, [p * 10.0**exponent, t], 0.0, dtype)[1]
+        for fused, dtype in ((True, torch.float32), (False, torch.float64))
+    ]
+    torch.testing.assert_close(found[0] * 10.0**exponent, found[1] * 10.0**exponent, rtol=1e-5, atol=1e-6)
 
 
 @LOSS

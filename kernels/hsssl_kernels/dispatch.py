@@ -88,9 +88,11 @@ def register(schema: str, implementation: Callable[..., Any], fake: Callable[...
 
     @functools.wraps(implementation)
     def on_its_device(x: Tensor, *others: Any) -> Any:
-        # Triton launches on the current device, which need not be the tensors'
-        with cast(Any, torch.cuda.device_of)(x):
-            return implementation(x, *others)
+        # Triton launches on the current device, which need not be the tensors'; autocast would round sums
+        with cast(Any, torch.cuda.device_of)(x), torch.autocast(x.device.type, enabled=False):
+            found = implementation(x, *others)
+        # what the fake promises, whatever the strides of the input
+        return found.contiguous() if isinstance(found, Tensor) else tuple(t.contiguous() for t in found)
 
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, on_its_device, "CompositeExplicitAutograd")

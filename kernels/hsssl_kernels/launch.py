@@ -27,16 +27,22 @@ __all__ = [
 ]
 
 
-# Small tiles for Triton's interpreter, one that holds all columns and one that goes in chunks.
+# Small tiles for Triton's interpreter, one that holds all columns and one that goes in chunks. Both passes
+# use the same: NumPy's matrix product rounds by the shape of its blocks, a GPU's by the columns alone.
 for _bytes in (2, 4):
     TABLE["lse_fwd", "interpreter", _bytes] = [
         (64, Tile(64, 32, 64, 0, 4, 1)),
         (1024, Tile(32, 64, 32, 0, 4, 1)),
     ]
     TABLE["lse_bwd", "interpreter", _bytes] = [
-        (64, Tile(32, 64, 64, 64, 4, 1)),
-        (1024, Tile(64, 32, 32, 64, 4, 1)),
+        (64, Tile(64, 32, 64, 64, 4, 1)),
+        (1024, Tile(32, 64, 32, 64, 4, 1)),
     ]
+    TABLE["patch_embed", "interpreter", _bytes] = [
+        (64, Tile(32, 64, 32, 0, 4, 1)),
+        (1024, Tile(32, 64, 64, 0, 4, 1)),
+    ]
+    TABLE["patch_embed_bwd", "interpreter", _bytes] = [(1024, Tile(64, 32, 32, 0, 4, 1))]
 
 # Programs that fill the device, about two a processor: short grids are split over columns up to this.
 PROGRAMS = {"sm_90": 264, "sm_80": 216, "gfx942": 608, "interpreter": 4}

@@ -79,7 +79,7 @@ def launch_cosine_rows(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return cosines, 1 / |p| and 1 / |t|, each (n,), float32."""
     n, columns = p.shape
     block_n, block_d = row_block(columns)
-    cosine, p_inverse, t_inverse = torch.empty(3, n, dtype=torch.float32, device=p.device).unbind()
+    cosine, p_inverse, t_inverse = (torch.empty(n, dtype=torch.float32, device=p.device) for _ in range(3))
     _cosine_rows_kernel[(triton.cdiv(n, block_n),)](
         p_ptr=p.contiguous(),
         t_ptr=t.contiguous(),

@@ -94,9 +94,10 @@ def _cosine_rows_grad(
         from hsssl_kernels.cosine_regression.kernel import launch_cosine_rows_grad
 
         return launch_cosine_rows_grad(p, t, cosine, p_inverse, t_inverse, factor)
-    gradient = _widen(t) * (factor * t_inverse * p_inverse).unsqueeze(1)
-    gradient.addcmul_(_widen(p), (factor * cosine * p_inverse * p_inverse).unsqueeze(1), value=-1)
-    return gradient.to(p.dtype)
+    # unit rows first: the product of two inverse norms may vanish or overflow
+    across = _widen(t) * t_inverse.unsqueeze(1)
+    across.addcmul_(_widen(p), (cosine * p_inverse).unsqueeze(1), value=-1)
+    return across.mul_((factor * p_inverse).unsqueeze(1)).to(p.dtype)
 
 
 def _cosine_rows_grad_fake(

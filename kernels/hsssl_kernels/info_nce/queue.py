@@ -65,5 +65,5 @@ class QueueRows(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             dn, _ = finish_rows(queue_total, queue, columns[1], negatives, inverse, factor, 0, backend)
         if ctx.needs_input_grad[3]:
-            dt = (-along.sum() / value).to(temperature).reshape(temperature.shape)
+            dt = (-along.sum(dtype=torch.float64) / value).to(temperature).reshape(temperature.shape)
         return dq, dk, dn, dt, None, None

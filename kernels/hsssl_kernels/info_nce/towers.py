@@ -72,10 +72,12 @@ class TowerRows(torch.autograd.Function):
         else:
             q_total, k_total = _totals(ctx.saved_tensors[3:12], weight, ctx.options)
         backend = ctx.options.backend
+        if _pairs_inside(ctx.options):
+            weight = torch.zeros_like(weight)
         dq, along = finish_rows(q_total, k, weight, query, q_inverse, factor, 0, backend)
         dk, _ = finish_rows(k_total, q, weight, key, k_inverse, factor, 0, backend)
         # every similarity is linear in its query
-        dt = (-along.sum() / value).to(temperature).reshape(temperature.shape)
+        dt = (-along.sum(dtype=torch.float64) / value).to(temperature).reshape(temperature.shape)
         return dq, dk, dt if ctx.needs_input_grad[2] else None, None
 
 
@@ -87,7 +89,10 @@ def _totals(saved: tuple[Tensor, ...], weight: Tensor, options: TowerOptions) ->
     q_side = (over_keys, share)
     k_side = (over_queries, share) if symmetric else _no_side(over_keys)
     if not gathering:
-        found: tuple[Tensor, Tensor] = lse_grad(q, k, value, *q_side, *k_side, -1, True, normalize, backend)
+        pairs = 0 if _pairs_inside(options) else -1
+        found: tuple[Tensor, Tensor] = lse_grad(
+            q, k, value, *q_side, *k_side, -1, True, normalize, backend, pairs
+        )
         return found
     # the mean over rows gives every row of every rank the same weight
     world = rank_and_world(True)[1]
@@ -95,6 +100,11 @@ def _totals(saved: tuple[Tensor, ...], weight: Tensor, options: TowerOptions) ->
     q_total, _ = lse_grad(q, all_k, value, *q_side, *all_k_side, -1, False, normalize, backend)
     k_total, _ = lse_grad(k, all_q, value, *k_side, *all_q_side, -1, False, normalize, backend)
     return q_total, k_total
+
+
+def _pairs_inside(options: TowerOptions) -> bool:
+    """Return whether the positives are taken off while the similarities are at hand."""
+    return options.backend == "torch" and not options.gathering
 
 
 def _no_side(like: Tensor) -> tuple[Tensor, Tensor]:

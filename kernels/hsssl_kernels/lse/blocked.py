@@ -50,8 +50,9 @@ def lse_blocked(x: Tensor, y: Tensor, scale: float, self_offset: int, columns: b
     x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
     safe = _is_safe(x, y, scale)
     gone = 0.0 if safe else float("-inf")
-    over_rows = x.new_full((len(x),), gone)
-    over_columns = over_rows if triangle else x.new_full((len(y) if columns else 0,), gone)
+    kept = x.dtype if safe else log_dtype(x)  # logarithms are never rounded to float32, sums of them may be
+    over_rows = x.new_full((len(x),), gone, dtype=kept)
+    over_columns = over_rows if triangle else x.new_full((len(y) if columns else 0,), gone, dtype=kept)
     scaled, scratch = x * scale, _scratch(x, y)
     for rows, cols in _tiles(len(x), len(y), triangle):
         tile = _similarity(scaled[rows], y[cols], scratch)  # (r, c)
@@ -75,11 +76,14 @@ def lse_grad_blocked(
     y_side: tuple[Tensor, Tensor],
     self_offset: int,
     both: bool,
+    pair_offset: int = -1,
 ) -> tuple[Tensor, Tensor]:
     """Return W y (n, D) and, where ``both``, W^T x (m, D), else (0, D).
 
     ``W_ij = a_i exp(S_ij - r_i) + b_j exp(S_ij - c_j)`` with ``x_side = (r, a)`` and
-    ``y_side = (c, b)``; a side that takes no part has log-sum-exp inf and weight 0.
+    ``y_side = (c, b)``; a side that takes no part has log-sum-exp inf and weight 0. With a
+    ``pair_offset`` p >= 0 the positives are taken off inside: ``W_ij`` less ``a_i + b_j`` where
+    |i - j| = p. A share of nearly 1 then loses no digits to the sum over a row.
     """
     symmetric = _same(x, y) and _same(x_side[0], y_side[0]) and _same(x_side[1], y_side[1])
     triangle = not both and self_offset == 0 and symmetric
@@ -99,6 +103,7 @@ def lse_grad_blocked(
             torch.sub(tile, c[cols], out=other).exp_().mul_(v[cols])
             tile.sub_(r[rows, None]).exp_().mul_(u[rows, None]).add_(other)
         _drop_self(tile, rows.start, cols.start, self_offset, 0.0)
+        _drop_pairs(tile, rows, cols, pair_offset, x_side[1], y_side[1])
         dx[rows].addmm_(tile, y[cols])
         if both or (triangle and rows != cols):
             dy[cols].addmm_(tile.T, x[rows])
@@ -106,7 +111,7 @@ def lse_grad_blocked(
 
 
 def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-sum-exp over rows (n,), P y (n, D) and P^T x (m, D) for P_ij = exp(S_ij - lse_i).
+    """Return log-sum-exp over rows (n,), W y (n, D) and W^T x (m, D) for W = P - I, P_ij = exp(S_ij - lse_i).
 
     Where rows weigh the same, their gradient can be formed while their similarities are at hand:
     three matrix products and one exponential, against four and two for `lse` and then `lse_grad`.
@@ -123,6 +128,7 @@ def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, T
         share = (stripe if safe else stripe.sub_(top)).exp_()
         total = share.sum(1, keepdim=True)
         log[rows] = (total.to(log.dtype).log() + top).squeeze(1)
+        share.diagonal(first).sub_(total.squeeze(1))
         torch.mm(share, y, out=dx[rows]).div_(total)
         dy.addmm_(share.T, x[rows] / total)
     return log, dx, dy
@@ -134,26 +140,25 @@ def fits_at_once(n: int) -> bool:
 
 
 def self_lse_with_grad_blocked(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return log-sum-exp over rows (n,) of S = x x^T without its diagonal, and (P + P^T) x (n, D).
+    """Return log-sum-exp over rows (n,) of S = x x^T without its diagonal, and (P + P^T - 2 I') x (n, D).
 
-    ``P_ij = exp(S_ij - lse_i)``. All of S is held, so this is for batches where `fits_at_once`:
-    two matrix products and one exponential, against three and two for `lse` and then `lse_grad`.
+    ``P_ij = exp(S_ij - lse_i)``, and I' picks the partner of a row, n / 2 rows on. All of S is held,
+    so this is for batches where `fits_at_once`: two matrix products and one exponential, against
+    three and two for `lse` and then `lse_grad`.
     """
     x = x.to(compute_dtype(x))
     s = (x * scale) @ x.T  # (n, n)
-    if _is_safe(x, x, scale):
-        share = s.exp_().fill_diagonal_(0.0)
-        total = share.sum(1)
-        log = total.to(log_dtype(x)).log()
-        weight = total.reciprocal_()
-        share.mul_(weight[:, None] + weight)
-    else:
-        s.fill_diagonal_(float("-inf"))
-        log = s.logsumexp(1).to(log_dtype(x))
-        reference = log.to(s.dtype)
-        correction = (reference - log).exp().to(s.dtype)  # what rounding took from the logarithm
-        share = (s - reference).exp_().mul_(correction)
-        share += s.sub_(reference[:, None]).exp_().mul_(correction[:, None])
+    s.fill_diagonal_(float("-inf"))
+    # every row divides by the sum it has itself: where one key takes all, its share is 1 to the last bit
+    top = torch.zeros_like(s[:, :1]) if _is_safe(x, x, scale) else s.amax(1, keepdim=True)
+    share = s.sub_(top).exp_()
+    total = share.sum(1, keepdim=True)
+    log = (total.to(log_dtype(x)).log() + top).squeeze(1)
+    share /= total
+    share = share + share.T
+    half = len(x) // 2
+    for diagonal in (half, -half):  # the positives, here and not from the sum: shares of nearly 1 cancel
+        share.diagonal(diagonal).sub_(2.0)
     return log, share @ x
 
 
@@ -177,12 +182,25 @@ def _drop_self(tile: Tensor, row: int, column: int, self_offset: int, value: flo
         tile.diagonal(diagonal).fill_(value)
 
 
+def _drop_pairs(
+    tile: Tensor, rows: slice, cols: slice, offset: int, x_weight: Tensor, y_weight: Tensor
+) -> None:
+    for away in {offset, -offset} if offset >= 0 else ():
+        diagonal = rows.start + away - cols.start  # entries (i, i + away)
+        if -tile.shape[0] < diagonal < tile.shape[1]:
+            held = tile.diagonal(diagonal)
+            i, j = max(0, -diagonal), max(0, diagonal)
+            held -= (x_weight[rows][i : i + len(held)] + y_weight[cols][j : j + len(held)]).to(tile.dtype)
+
+
 def _add(total: Tensor, tile: Tensor, dim: int, safe: bool) -> None:
     """Take the tile into running sums, or into running logarithms of sums, in place."""
     if safe:
         total += tile.sum(dim)
     else:
-        torch.logaddexp(total, tile.logsumexp(dim), out=total)
+        top = tile.amax(dim, keepdim=True).clamp_(min=torch.finfo(tile.dtype).min)  # all may be left out
+        found = (tile - top).exp_().sum(dim).to(total.dtype).log() + top.squeeze(dim)
+        torch.logaddexp(total, found, out=total)
 
 
 def _same(x: Tensor, y: Tensor) -> bool:

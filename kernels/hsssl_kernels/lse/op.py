@@ -47,11 +47,12 @@ def _lse_grad(
     both: bool,
     unit: bool,
     backend: str,
+    pair_offset: int = -1,
 ) -> tuple[Tensor, Tensor]:
     scale = scale_of(temperature)
     x_side, y_side = (x_lse, x_weight), (y_lse, y_weight)
     if backend == "torch":
-        return lse_grad_blocked(x, y, scale, x_side, y_side, self_offset, both)
+        return lse_grad_blocked(x, y, scale, x_side, y_side, self_offset, both, pair_offset)
     from hsssl_kernels.lse.kernel import launch_lse_grad
 
     dx = launch_lse_grad(x, y, scale, x_side, y_side, self_offset, unit)
@@ -72,6 +73,7 @@ def _lse_grad_fake(
     both: bool,
     unit: bool,
     backend: str,
+    pair_offset: int = -1,
 ) -> tuple[Tensor, Tensor]:
     columns, dtype = x.shape[1], compute_dtype(x)
     return x.new_empty(x.shape[0], columns, dtype=dtype), x.new_empty(
@@ -109,23 +111,25 @@ lse = register(
 
 # lse_grad(...) -> W y (n, D), W^T x (m, D) or (0, D), in float32 (float64 for float64), where
 # W_ij = x_weight_i exp(S_ij - x_lse_i) + y_weight_j exp(S_ij - y_lse_j); self_offset needs both=False.
+# A pair_offset, for blocked torch only, takes the positives off inside: see there.
 lse_grad = register(
     "lse_grad(Tensor x, Tensor y, Tensor temperature, Tensor x_lse, Tensor x_weight, Tensor y_lse,"
-    " Tensor y_weight, int self_offset, bool both, bool unit, str backend) -> (Tensor, Tensor)",
+    " Tensor y_weight, int self_offset, bool both, bool unit, str backend, int pair_offset=-1)"
+    " -> (Tensor, Tensor)",
     _lse_grad,
     _lse_grad_fake,
 )
 
-# lse_with_grad(x (n, D), y (m, D)) -> log-sum-exp (n,), P y (n, D), P^T x (m, D), P_ij = exp(S_ij - lse_i);
-# blocked torch, for rows that weigh the same.
+# lse_with_grad(x (n, D), y (m, D)) -> log-sum-exp (n,), W y (n, D), W^T x (m, D),
+# W_ij = exp(S_ij - lse_i) - (i = j); blocked torch, for rows that weigh the same.
 lse_with_grad = register(
     "lse_with_grad(Tensor x, Tensor y, Tensor temperature) -> (Tensor, Tensor, Tensor)",
     _lse_with_grad,
     _lse_with_grad_fake,
 )
 
-# self_lse_with_grad(x (n, D)) -> log-sum-exp (n,) of x x^T without its diagonal, (P + P^T) x (n, D); blocked
-# torch, for batches small enough to hold all similarities.
+# self_lse_with_grad(x (n, D)) -> log-sum-exp (n,) of x x^T without its diagonal, and (P + P^T) x (n, D) less
+# twice each row's partner, n / 2 rows on; blocked torch, for batches small enough to hold all similarities.
 self_lse_with_grad = register(
     "self_lse_with_grad(Tensor x, Tensor temperature) -> (Tensor, Tensor)",
     _self_lse_with_grad,

@@ -31,7 +31,8 @@ def nt_xent(
 
     With z the n = 2 B rows of both views, each of norm 1, and i' the partner of row i,
     ``loss = mean_i [ log sum_(j != i) exp(<z_i, z_j> / t) - <z_i, z_i'> / t ]``.
-    No matrix of similarities is stored: memory is O(n D), and the value is exact at any n.
+    Memory is O(n D), and the value is exact at any n: similarities are held tile by tile, those of a
+    batch of up to 2,896 rows on a CPU all at once (32 MiB at most).
 
     Parameters
     ----------
@@ -78,7 +79,9 @@ def nt_xent(
         check_even("nt_xent", z1)
     elif len(z1) == 1:
         raise ValueError("nt_xent: one pair has nothing to contrast with, got B=1; bring a larger batch")
-    loss: Tensor = _NTXent.apply(torch.cat([z1, z2]), value, normalize, gathering, chosen)  # type: ignore[no-untyped-call]
+    loss: Tensor = _NTXent.apply(
+        torch.cat([z1, z2]), value, normalize, gathering, chosen, torch.is_grad_enabled()
+    )  # type: ignore[no-untyped-call]
     return mean_over_ranks(loss) if gathering else loss
 
 
@@ -87,7 +90,13 @@ class _NTXent(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, temperature: Tensor, normalize: bool, gathering: bool, backend: str
+        ctx: Any,
+        z: Tensor,
+        temperature: Tensor,
+        normalize: bool,
+        gathering: bool,
+        backend: str,
+        tracked: bool,
     ) -> Tensor:
         value = temperature.detach().to("cpu", torch.float64).reshape(())
         unit, inverse = unit_rows(z, backend) if normalize else (z, z.new_empty(0))
@@ -95,7 +104,7 @@ class _NTXent(torch.autograd.Function):
         offset = rank_and_world(gathering)[0] * len(z)
         # a batch small enough is swept once: its gradient is formed on the way
         alone = backend == "torch" and not gathering and fits_at_once(len(z))
-        ctx.ready = alone and any(ctx.needs_input_grad)
+        ctx.ready = alone and tracked and any(ctx.needs_input_grad)
         total = unit.new_empty(0)
         if ctx.ready:
             over_rows, total = self_lse_with_grad(unit, value)  # (n,), (n, D)
@@ -116,12 +125,13 @@ class _NTXent(torch.autograd.Function):
         all_lse = gather(over_rows) if gathering else over_rows
         all_ones = torch.ones_like(all_lse)
         ones = all_ones[: len(z)]
+        pairs = len(z) // 2 if backend == "torch" and not gathering else -1
         if not ctx.ready:
-            total, _ = lse_grad(
-                unit, everyone, value, over_rows, ones, all_lse, all_ones, offset, False, normalize, backend
-            )
+            sides = (over_rows, ones, all_lse, all_ones)
+            total, _ = lse_grad(unit, everyone, value, *sides, offset, False, normalize, backend, pairs)
         factor = gradients[0] / (len(z) * value)
-        dz, along = finish_rows(total, unit, 2 * ones, z, inverse, factor, len(z) // 2, backend)
+        partners = 2 * ones if pairs < 0 else torch.zeros_like(ones)
+        dz, along = finish_rows(total, unit, partners, z, inverse, factor, len(z) // 2, backend)
         # every similarity is bilinear in z, hence the half
-        dt = (-0.5 * along.sum() / value).to(temperature).reshape(temperature.shape)
-        return dz, dt if ctx.needs_input_grad[1] else None, None, None, None
+        dt = (-0.5 * along.sum(dtype=torch.float64) / value).to(temperature).reshape(temperature.shape)
+        return dz, dt if ctx.needs_input_grad[1] else None, None, None, None, None

@@ -155,7 +155,7 @@ class _SupCon(torch.autograd.Function):
         factor = gradients[0] * largest / value
         ones = torch.ones_like(over_rows)
         dz, along = finish_rows(total, both[mine], ones, z, inverse, factor, 0, backend)
-        dt = (-0.5 * along.sum() / value).to(temperature).reshape(temperature.shape)
+        dt = (-0.5 * along.sum(dtype=torch.float64) / value).to(temperature).reshape(temperature.shape)
         return dz, None, None, None, dt if ctx.needs_input_grad[4] else None, None, None, None
 
 
