@@ -47,14 +47,14 @@ def shipped(architecture: str) -> Iterator[Shipped]:
                                 yield lse_launch(name, dtype, columns, tile, unit)
     for columns in (128, 1024):
         yield from _row_launches(columns)
-    for bands, patch_size, raw, dtype, full in (
+    for bands, patch_size, raw, written, full in (
         (200, 11, "i16", "fp32", True),
         (200, 11, "i16", "bf16", True),
         (103, 9, "u16", "fp16", True),
         (224, 64, "fp32", "bf16", True),
         (13, 1, "i16", "fp32", False),
     ):
-        yield _view_launch(bands, patch_size, raw, dtype, full)
+        yield _view_launch(bands, patch_size, raw, written, full)
 
 
 def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool) -> Shipped:
