@@ -1,6 +1,7 @@
-"""Measure `spectral_views` against eager torch and a DataLoader: `PYTHONPATH=kernels python benchmarks/views.py`.
+"""Measure `spectral_views` against others: `PYTHONPATH=kernels python benchmarks/views.py --out views.json`.
 
-Needs torch, triton and numpy. `benchmarks/run.py` may call the functions below as peers.
+The others are eager torch, torch.compile of it, and a DataLoader with NumPy in two workers. Needs torch,
+triton and numpy. `benchmarks/run.py` may call the functions below as peers.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ class PatchDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self.view(row, col, rng), self.view(row, col, rng)
 
     def view(self, row: int, col: int, rng: np.random.Generator) -> np.ndarray:
+        """Return one view (C, P, P) of the patch around a pixel."""
         s, bands = self.spec, self.cube.shape[2]
         i, j = np.array([row, col]) + rng.integers(0, 2 * s.jitter + 1, 2)
         x = self.cube[i : i + PATCH, j : j + PATCH].astype(np.float32)
@@ -152,6 +154,7 @@ class PatchDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return np.ascontiguousarray(x.transpose(2, 0, 1))
 
     def drop(self, x: np.ndarray, rng: np.random.Generator) -> None:
+        """Set a block of bands and a square of pixels of x (P, P, C) to 0."""
         s, bands = self.spec, x.shape[2]
         longest, widest = int(s.block_size * bands), int(s.cutout_size * PATCH)
         if longest and rng.random() < s.block_drop:

@@ -20,6 +20,7 @@ from hsssl_kernels.random import mix_bits, normals, philox
 from hsssl_kernels.spectral_views import blocked
 from hsssl_kernels.spectral_views.draws import draw
 from hsssl_kernels.spectral_views.noise import element_noise, noise_rows, noise_table
+from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.reference import spectral_views_reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -116,6 +117,36 @@ def test_blocked_path_is_the_reference(
     right = spectral_views_reference(patch_size=5, spec=spec, **data)
     for a, b in zip(ours, right, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_threads_change_nothing_and_leave_the_number_of_threads(
+    inference: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, threads = inputs(n=33), torch.get_num_threads()
+    alone = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
+    monkeypatch.setattr(blocked, "_PART", 1)
+    torch.set_num_threads(3)
+    try:
+        with torch.inference_mode(inference):
+            together = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_an_error_in_a_thread_is_raised_here() -> None:
+    threads, done = torch.get_num_threads(), []
+
+    def part(samples: slice) -> None:
+        done.append(torch.get_num_threads())
+        raise RuntimeError(f"part {samples.start}")
+
+    with pytest.raises(RuntimeError, match="part 0"):
+        run_apart(part, [slice(0, 1), slice(1, 2)], 2)
+    assert done == [1, 1]
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])

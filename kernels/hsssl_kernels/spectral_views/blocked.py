@@ -16,13 +16,16 @@ from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.draws import affine, draw
 from hsssl_kernels.spectral_views.noise import noise_rows, noise_table
 from hsssl_kernels.spectral_views.pages import use_large_pages
+from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.patch import inside_cut, patch_pixels
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["spectral_views_blocked"]
 
-# Values of a block: 3 MB in float32 on a CPU; elsewhere launches cost more than passes.
-_BLOCK, _LARGE_BLOCK = 3 << 18, 1 << 26
+# Values of a block: 0.75 MB in float32 on a CPU; elsewhere launches cost more than passes.
+_BLOCK, _LARGE_BLOCK = 3 << 16, 1 << 26
+# Values of a view that are worth a thread's start.
+_PART = 1 << 20
 
 
 class _Plan(NamedTuple):
@@ -58,22 +61,39 @@ def spectral_views_blocked(
     """Return the two views; parameters as in `spectral_views`."""
     batch, bands = len(centres), cube.shape[2]
     ids = torch.arange(batch, device=cube.device) if sample_ids is None else sample_ids
-    plan = _plan(cube, centres, ids, patch_size, mean, scale, spec, stream_key(seed, step), valid)
+    key, values = stream_key(seed, step), bands * patch_size**2
     shape = (batch, bands, patch_size, patch_size)
     views = [use_large_pages(torch.empty(shape, dtype=dtype, device=cube.device)) for _ in range(2)]
-    most = _BLOCK if cube.device.type == "cpu" else _LARGE_BLOCK
-    size = max(1, min(batch, most // (bands * patch_size**2)))
-    memory = torch.empty(2, size, patch_size**2, bands, dtype=torch.float32, device=cube.device)
-    same = spec == ViewSpec.none()
+    if spec.noise:
+        noise_table(bands, patch_size**2, cube.device)  # made once, before the threads ask for it
+
+    def part(samples: slice) -> None:
+        here = ids[samples]
+        plan = _plan(cube, centres[samples], here, patch_size, mean, scale, spec, key, valid)
+        _write(plan, [view[samples].flatten(2) for view in views], spec == ViewSpec.none())
+
+    threads = torch.get_num_threads() if cube.device.type == "cpu" else 1
+    # two parts a thread, so that one held up by another program leaves work to the others
+    parts = 2 * threads if threads > 1 and 2 * batch * values >= threads * _PART else 1
+    size = max(1, -(-batch // parts))
+    run_apart(part, [slice(i, min(i + size, batch)) for i in range(0, batch, size)], threads)
+    return views[0], views[1]
+
+
+def _write(plan: _Plan, views: list[Tensor], same: bool) -> None:
+    """Write both views (B, C, P P) block by block; where they are the ``same``, copy the first."""
+    batch, bands, pixels = views[0].shape
+    most = _BLOCK if views[0].device.type == "cpu" else _LARGE_BLOCK
+    size = max(1, min(batch, most // (bands * pixels)))
+    memory = torch.empty(2, size, pixels, bands, dtype=torch.float32, device=views[0].device)
     for i, view in enumerate(views[: 1 if same else 2]):
         for first in range(0, batch, size):
             last = min(first + size, batch)
             x, spare = memory[:, : last - first]
             _fill(plan, slice(i * batch + first, i * batch + last), x, spare)
-            view[first:last].flatten(2).copy_(_bands_first(x))
+            view[first:last] = _bands_first(x)
     if same:
         views[1].copy_(views[0])
-    return views[0], views[1]
 
 
 def _plan(
