@@ -145,7 +145,7 @@ def test_an_error_in_a_thread_is_raised_here() -> None:
 
     with pytest.raises(RuntimeError, match="part 0"):
         run_apart(part, [slice(0, 1), slice(1, 2)], 2)
-    assert done == [1, 1]
+    assert set(done) == {1}
     torch.set_num_threads(threads)
 
 
