@@ -5,16 +5,20 @@ from hsssl_kernels.decorrelation import barlow_twins, vicreg
 from hsssl_kernels.info_nce import info_nce
 from hsssl_kernels.nt_xent import nt_xent
 from hsssl_kernels.sinkhorn import sinkhorn
+from hsssl_kernels.spectral_patch_embed import WavelengthWeights, group_weights, spectral_patch_embed
 from hsssl_kernels.spectral_views import ViewSpec, spectral_views
 from hsssl_kernels.sup_con import sup_con
 
 __all__ = [
     "ViewSpec",
+    "WavelengthWeights",
     "barlow_twins",
     "cosine_regression",
+    "group_weights",
     "info_nce",
     "nt_xent",
     "sinkhorn",
+    "spectral_patch_embed",
     "spectral_views",
     "sup_con",
     "vicreg",

@@ -18,6 +18,7 @@ from torch import Tensor
 from hsssl_kernels import table
 from hsssl_kernels.launch import architecture
 from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.spectral_patch_embed.tuning import patch_embed_calls, patch_embed_candidates
 from hsssl_kernels.tile import Tile
 
 __all__ = ["candidates", "main", "render", "tune_entry"]
@@ -42,7 +43,9 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Tune every entry of this GPU's architecture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=16384, help="n of the timed similarity matrix")
+    parser.add_argument(
+        "--rows", type=int, default=16384, help="n of the timed similarity matrix, and tokens / 4"
+    )
     parser.add_argument("--write", action="store_true", help="rewrite the table in place")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -88,6 +91,8 @@ def tune_entry(key: tuple[str, str, int], i: int, rows: int) -> list[tuple[float
 
 
 def _calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) -> Callable[[str], Tensor]:
+    if kernel.startswith("patch_embed"):
+        return patch_embed_calls(kernel, rows, columns, dtype)
     g = torch.Generator().manual_seed(0)
     z = torch.nn.functional.normalize(torch.randn(rows, columns, generator=g)).to("cuda", dtype)
     t = torch.tensor(_TEMPERATURE)
@@ -109,6 +114,9 @@ def _calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) -> Callable
 
 def candidates(kernel: str, columns: int, size: int) -> Iterator[Tile]:
     """Yield tiles to try for D = ``columns``."""
+    if kernel.startswith("patch_embed"):
+        yield from patch_embed_candidates(kernel, columns, size)
+        return
     whole = max(16, 1 << (columns - 1).bit_length())
     blocks = (64, 128) if size == 2 else (32, 64)
     for m, n, warps, stages in product(blocks, (32, *blocks), (4, 8), (1, 2, 3, 4)):

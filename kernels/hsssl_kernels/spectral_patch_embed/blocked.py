@@ -88,7 +88,7 @@ def _project_slots(
     if len(table) <= work.groups:
         return torch.addmm(table[g if len(table) > 1 else 0], block, weight_g)
     assert work.visible is not None
-    return table[work.visible.view(-1)[slots]].addmm_(block, weight_g)
+    return table[work.visible.reshape(-1)[slots]].addmm_(block, weight_g)
 
 
 def _blocks(
@@ -135,7 +135,7 @@ def _gather_slots(work: Work, slots: Tensor, g: int, wide: torch.dtype) -> Tenso
     patch, first = work.patch, g * work.group
     last = min(first + work.group, work.bands)
     sample = slots // work.kept
-    place = work.visible.view(-1)[slots] % work.space
+    place = work.visible.reshape(-1)[slots] % work.space
     corner = torch.stack([place // work.wide, place % work.wide], 1) * patch  # (m, 2)
     if work.centres is None:
         x = work.x[..., first:last]

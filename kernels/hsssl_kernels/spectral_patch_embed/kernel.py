@@ -1,0 +1,369 @@
+"""Triton kernels: tokens straight from raw values, and the gradient by the weight.
+
+    forward   token = W_g u + table,   u = (x - mean) scale of the token's K raw values, then LayerNorm
+    backward  dW_g = sum over tokens of group g of dtoken u^T
+
+A program owns tokens of one group, so that normalisation and weights are the same for all its rows; raw
+values are gathered, normalised in float32, cast and multiplied, and never stored. Saved: nothing but the
+inputs (and the tokens before LayerNorm); recomputed: u. 2 T K D operations each way for T tokens; read once
+and written once, T K raw values and T D results. The backward pass splits tokens over programs and adds the
+parts in a fixed order: no atomics, the same bits every time.
+Source: the definition in `spectral_patch_embed`; normalisation before the cast, as bf16(10^4) is off by 32.
+"""
+
+# The bodies of @triton.jit functions hold no Python types.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hsssl_kernels.launch import PROGRAMS, architecture, tile_for
+from hsssl_kernels.spectral_patch_embed.work import Work
+
+__all__ = ["launch_embed", "launch_weight_grad"]
+
+
+@triton.jit
+def _slots(
+    order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED: tl.constexpr
+):  # fmt: skip
+    """Return slot, sample, row and column of the tokens numbered ``at`` in group ``g``."""
+    space = high * wide
+    if MASKED:
+        slot = tl.load(order_ptr + at, mask=inside, other=0)
+        sample = slot // kept
+        token = tl.load(visible_ptr + slot, mask=inside, other=0)
+        place = (token - g * space).to(tl.int32)
+    else:
+        sample = (at // space).to(tl.int64)
+        place = at % space
+        slot = (sample * groups + g) * space + place
+    return slot, sample, place // wide, place % wide
+
+
+@triton.jit
+def _gather(
+    x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, first,
+    rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
+    PATCH: tl.constexpr, GROUP: tl.constexpr, BLOCK_K: tl.constexpr,
+    CUBE: tl.constexpr, FAR: tl.constexpr, HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
+):  # fmt: skip
+    """Return values first ... first + BLOCK_K of tokens (BLOCK, BLOCK_K), normalised, float32; 0 outside."""
+    k = first + tl.arange(0, BLOCK_K)
+    pixel, band = k // GROUP, g * GROUP + k % GROUP
+    down, right = pixel // PATCH, pixel % PATCH
+    exists = (pixel < PATCH * PATCH) & (band < bands)
+    use = inside[:, None] & exists[None, :]
+    if CUBE:
+        y = tl.load(centre_ptr + 2 * sample, mask=inside, other=0).to(tl.int32) - reach + row * PATCH
+        x = tl.load(centre_ptr + 2 * sample + 1, mask=inside, other=0).to(tl.int32) - reach + col * PATCH
+        # windows are no larger than the scene, so one reflection is enough
+        y = tl.abs(y[:, None] + down[None, :])
+        x = tl.abs(x[:, None] + right[None, :])
+        y, x = tl.minimum(y, 2 * (rows - 1) - y), tl.minimum(x, 2 * (cols - 1) - x)
+        if FAR:
+            y, x = y.to(tl.int64), x.to(tl.int64)
+        at = y * stride_h + x * stride_w + (band * stride_c)[None, :]
+        raw = tl.load(x_ptr + at, mask=use, other=0)
+    else:
+        base = sample * stride_b + (row * PATCH * stride_h + col * PATCH * stride_w)
+        within = down * stride_h + right * stride_w + band * stride_c
+        raw = tl.load(x_ptr + base[:, None] + within[None, :], mask=use, other=0)
+    u = raw.to(tl.float32)
+    if HAS_MEAN:
+        u -= tl.load(mean_ptr + band, mask=exists, other=0.0)[None, :]
+    if HAS_SCALE:
+        u *= tl.load(scale_ptr + band, mask=exists, other=0.0)[None, :]
+    # rows that are not there must not become -mean scale, which float16 may not hold
+    return tl.where(use, u, 0.0) if HAS_MEAN else u
+
+
+@triton.jit
+def _embed_kernel(
+    x_ptr,  # (B, H, W, C) by strides, or a cube
+    centre_ptr,  # (B, 2) int64, read where CUBE
+    mean_ptr,  # (C,) float32, as the scale
+    scale_ptr,
+    order_ptr,  # (B V,) int64, read where MASKED, as the next two
+    visible_ptr,  # (B, V) int64
+    start_ptr,  # (G + 1,) int64
+    weight_ptr,  # (1 or G, D, K)
+    table_ptr,  # (groups space / share, D)
+    norm_weight_ptr,  # (D,) float32, read where NORM
+    norm_bias_ptr,
+    out_ptr,  # (B V, D)
+    before_ptr,  # (B V, D), written where KEEP, as the next
+    stats_ptr,  # (2, B V) float32
+    count,  # tokens of a group, where not MASKED
+    total,  # B V
+    kept,
+    groups,
+    high,
+    wide,
+    rows,
+    cols,
+    bands,
+    stride_b,
+    stride_h,
+    stride_w,
+    stride_c,
+    reach,
+    step,  # from one group's weight to the next, 0 for one that is shared
+    share,  # tokens of a sample that share a row of the table
+    eps,
+    D: tl.constexpr,
+    PATCH: tl.constexpr,
+    GROUP: tl.constexpr,
+    CUBE: tl.constexpr,
+    FAR: tl.constexpr,
+    MASKED: tl.constexpr,
+    HAS_MEAN: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_TABLE: tl.constexpr,
+    NORM: tl.constexpr,
+    KEEP: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    K: tl.constexpr = PATCH * PATCH * GROUP
+    n_blocks: tl.constexpr = (D + BLOCK_N - 1) // BLOCK_N
+    columns = tl.program_id(0) % n_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    program = tl.program_id(0) // n_blocks
+    if MASKED:
+        # which group's turn it is follows from how many blocks the groups before it take
+        group = tl.arange(0, BLOCK_G)
+        begin = tl.load(start_ptr + group, mask=group < groups, other=0)
+        end = tl.load(start_ptr + group + 1, mask=group < groups, other=0)
+        blocks = ((end - begin + BLOCK_M - 1) // BLOCK_M).to(tl.int32)
+        last = tl.cumsum(blocks, 0)
+        g = tl.sum(((last <= program) & (group < groups)).to(tl.int32), 0)
+        ours = (group == g).to(tl.int64)
+        first = tl.sum(ours * (begin + (program - last + blocks).to(tl.int64) * BLOCK_M), 0)
+        stop = tl.sum(ours * end, 0)
+    else:
+        # groups take turns, so that a pixel's bands are read while it is in the cache
+        g = program % groups
+        first = program // groups * BLOCK_M
+        stop = count
+    at = first + tl.arange(0, BLOCK_M)
+    inside = at < stop
+    slot, sample, row, col = _slots(order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED)
+    weight_ptr += g.to(tl.int64) * step
+    out = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
+    for k in range(0, K, BLOCK_K):
+        u = _gather(
+            x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, k,
+            rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
+            PATCH, GROUP, BLOCK_K, CUBE, FAR, HAS_MEAN, HAS_SCALE,
+        )  # fmt: skip
+        across = k + tl.arange(0, BLOCK_K)
+        there = (columns[:, None] < D) & (across[None, :] < K)
+        w = tl.load(weight_ptr + columns[:, None] * K + across[None, :], mask=there, other=0.0)
+        out = tl.dot(u.to(w.dtype), tl.trans(w), out, input_precision=PRECISION)
+    write = inside[:, None] & (columns[None, :] < D)
+    if HAS_TABLE:
+        line = (g * (high * wide) + row * wide + col) // share
+        out += tl.load(table_ptr + line[:, None] * D + columns[None, :], mask=write, other=0.0)
+    to = slot.to(tl.int64)[:, None] * D + columns[None, :]
+    if NORM:
+        mean = tl.sum(out, 1) / D  # columns past D are 0
+        off = tl.where(columns[None, :] < D, out - mean[:, None], 0.0)
+        inverse = tl.rsqrt(tl.sum(off * off, 1) / D + eps)
+        if KEEP:
+            tl.store(before_ptr + to, out, mask=write)
+            tl.store(stats_ptr + slot, mean, mask=inside)
+            tl.store(stats_ptr + total + slot, inverse, mask=inside)
+        a = tl.load(norm_weight_ptr + columns, mask=columns < D, other=0.0)
+        b = tl.load(norm_bias_ptr + columns, mask=columns < D, other=0.0)
+        out = off * inverse[:, None] * a[None, :] + b[None, :]
+    tl.store(out_ptr + to, out, mask=write)
+
+
+@triton.jit
+def _weight_grad_kernel(
+    x_ptr,
+    centre_ptr,
+    mean_ptr,
+    scale_ptr,
+    order_ptr,
+    visible_ptr,
+    start_ptr,
+    gradient_ptr,  # (B V, D)
+    part_ptr,  # (G, splits, D, K) float32
+    count,
+    kept,
+    groups,
+    high,
+    wide,
+    rows,
+    cols,
+    bands,
+    stride_b,
+    stride_h,
+    stride_w,
+    stride_c,
+    reach,
+    splits,
+    D: tl.constexpr,
+    PATCH: tl.constexpr,
+    GROUP: tl.constexpr,
+    CUBE: tl.constexpr,
+    FAR: tl.constexpr,
+    MASKED: tl.constexpr,
+    HAS_MEAN: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_T: tl.constexpr,  # tokens at a time
+):
+    K: tl.constexpr = PATCH * PATCH * GROUP
+    k_blocks: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
+    k = tl.program_id(0) % k_blocks * BLOCK_K
+    columns = tl.program_id(0) // k_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
+    g, split = tl.program_id(1), tl.program_id(2)
+    begin = tl.zeros([], dtype=tl.int32)
+    end = begin + count
+    if MASKED:
+        begin = tl.load(start_ptr + g).to(tl.int32)
+        end = tl.load(start_ptr + g + 1).to(tl.int32)
+    span = tl.cdiv(tl.cdiv(end - begin, splits), BLOCK_T) * BLOCK_T
+    stop = tl.minimum(begin + (split + 1) * span, end)
+    part = tl.zeros([BLOCK_D, BLOCK_K], dtype=tl.float32)
+    for i in range(begin + split * span, stop, BLOCK_T):
+        at = i + tl.arange(0, BLOCK_T)
+        inside = at < stop
+        slot, sample, row, col = _slots(
+            order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED
+        )
+        u = _gather(
+            x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, k,
+            rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
+            PATCH, GROUP, BLOCK_K, CUBE, FAR, HAS_MEAN, HAS_SCALE,
+        )  # fmt: skip
+        there = inside[:, None] & (columns[None, :] < D)
+        dy = tl.load(gradient_ptr + slot[:, None] * D + columns[None, :], mask=there, other=0.0)
+        part = tl.dot(tl.trans(dy), u.to(dy.dtype), part, input_precision=PRECISION)
+    across = k + tl.arange(0, BLOCK_K)
+    to = (g * splits + split).to(tl.int64) * (D * K) + columns[:, None] * K + across[None, :]
+    tl.store(part_ptr + to, part, mask=(columns[:, None] < D) & (across[None, :] < K))
+
+
+def launch_embed(
+    work: Work, weight: Tensor, table: Tensor | None, norm: tuple[Tensor, Tensor, float] | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens (B, V, D) and, where ``keep``, before `norm` (B V, D) and its (2, B V) statistics."""
+    dim = weight.shape[1]
+    tile = tile_for("patch_embed", architecture(work.x), weight.dtype, dim)
+    total = work.batch * work.kept
+    out = torch.empty(total, dim, dtype=weight.dtype, device=work.x.device)
+    # LayerNorm needs whole tokens in one program
+    fused = norm is not None and dim <= tile.block_n
+    before = torch.empty(total if keep and fused else 0, dim, dtype=weight.dtype, device=work.x.device)
+    stats = torch.empty(2, total if keep and fused else 0, dtype=torch.float32, device=work.x.device)
+    if work.visible is None:
+        row_blocks = work.groups * triton.cdiv(work.batch * work.space, tile.block_m)
+    else:
+        row_blocks = triton.cdiv(total, tile.block_m) + work.groups
+    affine = [v.float().contiguous() for v in norm[:2]] if norm is not None else [out, out]
+    if total:
+        _embed_kernel[(row_blocks * triton.cdiv(dim, tile.block_n),)](
+            **_arguments(work, weight.dtype),
+            start_ptr=out if work.starts is None else work.starts,
+            weight_ptr=weight.contiguous(),
+            table_ptr=out if table is None else table.contiguous(),
+            norm_weight_ptr=affine[0],
+            norm_bias_ptr=affine[1],
+            out_ptr=out,
+            before_ptr=before,
+            stats_ptr=stats,
+            total=total,
+            step=dim * work.values if len(weight) > 1 else 0,
+            share=1 if table is None else work.groups * work.space // len(table),
+            eps=0.0 if norm is None else norm[2],
+            D=dim,
+            HAS_TABLE=table is not None,
+            NORM=fused,
+            KEEP=keep,
+            BLOCK_G=triton.next_power_of_2(work.groups),
+            BLOCK_M=tile.block_m,
+            BLOCK_N=tile.block_n,
+            BLOCK_K=tile.block_d,
+            **tile.options(),
+        )
+    if norm is not None and not fused:
+        plain, affine = out, [v.to(out.dtype) for v in norm[:2]]
+        out, mean, inverse = torch.native_layer_norm(plain, (dim,), affine[0], affine[1], norm[2])
+        if keep:
+            before, stats = plain, torch.stack([mean.view(-1), inverse.view(-1)]).float()
+    return out.view(work.batch, work.kept, dim), before, stats
+
+
+def launch_weight_grad(work: Work, gradient: Tensor, grouped: bool) -> Tensor:
+    """Return the gradient by the weight (1 or G, D, K), float32; ``gradient`` is (B, V, D)."""
+    dim, arch = gradient.shape[2], architecture(work.x)
+    tile = tile_for("patch_embed_bwd", arch, gradient.dtype, dim)
+    blocks = triton.cdiv(dim, tile.block_m) * triton.cdiv(work.values, tile.block_n)
+    tokens = work.batch * work.kept // work.groups
+    most = triton.cdiv(tokens, tile.block_d) if tokens else 1
+    splits = max(1, min(triton.cdiv(PROGRAMS[arch], blocks * work.groups), most))
+    parts = torch.empty(work.groups, splits, dim, work.values, dtype=torch.float32, device=work.x.device)
+    _weight_grad_kernel[(blocks, work.groups, splits)](
+        **_arguments(work, gradient.dtype),
+        start_ptr=parts if work.starts is None else work.starts,
+        gradient_ptr=gradient.contiguous(),
+        part_ptr=parts,
+        splits=splits,
+        D=dim,
+        BLOCK_D=tile.block_m,
+        BLOCK_K=tile.block_n,
+        BLOCK_T=tile.block_d,
+        **tile.options(),
+    )
+    return parts.sum(1) if grouped else parts.sum((0, 1)).unsqueeze(0)
+
+
+def _arguments(work: Work, dtype: torch.dtype) -> dict[str, Any]:
+    """Return what both kernels are given: the raw values and how tokens are cut from them."""
+    x, cube = work.x, work.centres is not None
+    strides = x.stride() if x.ndim == 4 else (0, *x.stride())
+    mean, scale = (None if v is None else v.float().contiguous() for v in (work.mean, work.scale))
+    ieee = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    return {
+        "x_ptr": x,
+        "centre_ptr": x if work.centres is None else work.centres.contiguous(),
+        "mean_ptr": x if mean is None else mean,
+        "scale_ptr": x if scale is None else scale,
+        "order_ptr": x if work.order is None else work.order,
+        "visible_ptr": x if work.visible is None else work.visible.contiguous(),
+        "count": work.batch * work.space,
+        "kept": work.kept,
+        "groups": work.groups,
+        "high": work.high,
+        "wide": work.wide,
+        "rows": x.shape[-3],
+        "cols": x.shape[-2],
+        "bands": work.bands,
+        "stride_b": strides[0],
+        "stride_h": strides[1],
+        "stride_w": strides[2],
+        "stride_c": strides[3],
+        "reach": (work.window - 1) // 2,
+        "PATCH": work.patch,
+        "GROUP": work.group,
+        "CUBE": cube,
+        "FAR": cube and x.numel() >= 2**31,
+        "MASKED": work.visible is not None,
+        "HAS_MEAN": mean is not None,
+        "HAS_SCALE": scale is not None,
+        "PRECISION": "ieee" if ieee else "tf32",
+    }

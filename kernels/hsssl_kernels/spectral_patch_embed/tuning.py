@@ -1,0 +1,48 @@
+"""What `python -m hsssl_kernels.tune` times for the patch embedding, and the tiles it tries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
+from hsssl_kernels.spectral_patch_embed.work import Work
+from hsssl_kernels.tile import Tile
+
+__all__ = ["patch_embed_calls", "patch_embed_candidates"]
+
+_BANDS, _GROUP, _PATCH, _SIDE = 200, 10, 8, 32
+
+
+def patch_embed_calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) -> Callable[[str], Tensor]:
+    """Return "patch_embed" or "patch_embed_bwd" on int16 samples of some 4 ``rows`` tokens, by backend."""
+    g = torch.Generator().manual_seed(0)
+    batch = max(1, 4 * rows // (_BANDS // _GROUP * (_SIDE // _PATCH) ** 2))
+    x = torch.randint(0, 10_000, (batch, _SIDE, _SIDE, _BANDS), generator=g, dtype=torch.int16).to("cuda")
+    mean, scale = torch.full((_BANDS,), 5e3, device="cuda"), torch.full((_BANDS,), 3e-4, device="cuda")
+    work = Work(x, None, mean, scale, None, None, None, _PATCH, _GROUP, 0)
+    weight = (torch.randn(1, columns, work.values, generator=g) * work.values**-0.5).to("cuda", dtype)
+    gradient = torch.randn(batch, work.kept, columns, generator=g).to("cuda", dtype)
+
+    def forward(backend: str) -> Tensor:
+        tokens: Tensor = embed(*work, weight, None, None, None, 0.0, False, backend)[0]
+        return tokens
+
+    def backward(backend: str) -> Tensor:
+        total: Tensor = weight_grad(*work, gradient, False, backend)
+        return total
+
+    return forward if kernel == "patch_embed" else backward
+
+
+def patch_embed_candidates(kernel: str, columns: int, size: int) -> Iterator[Tile]:
+    """Yield tiles to try for D = ``columns``: rows, columns of D and chunk of K, or D, K and tokens."""
+    whole = min(256, max(64, 1 << (columns - 1).bit_length()))
+    blocks = (32, 64, 128)
+    wide = dict.fromkeys((64, 128, whole)) if kernel == "patch_embed" else blocks
+    for m, n, k, warps, stages in product(blocks, wide, (32, 64), (4, 8), (1, 2, 3)):
+        if m * n <= (16384 if size == 2 else 8192):
+            yield Tile(m, n, k, 0, warps, stages)
