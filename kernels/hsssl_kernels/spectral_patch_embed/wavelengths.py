@@ -94,14 +94,16 @@ class WavelengthWeights(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            If they are not floating-point vectors of one length.
+            If they are not floating-point vectors of one length, or a value is not above 0.
         """
         _check_spectrum("wavelengths", wavelengths, None)
+        _check_positive("wavelengths", wavelengths)
         band = self.wavelength(_fourier(wavelengths / _SHORTEST, self.hidden, _LONGEST / _SHORTEST))
         if fwhm is None:
             band = band + self.unknown_width
         else:
             _check_spectrum("fwhm", fwhm, len(wavelengths))
+            _check_positive("fwhm", fwhm)
             band = band + self.width(_fourier(fwhm.log(), self.hidden, 100.0))
         band = self.norm(self.layers(F.gelu(band).unsqueeze(0)).squeeze(0))  # (C, hidden)
         per_band = self.weight(band).view(-1, self.patch**2, self.dim)  # (C, patch patch, D)
@@ -135,3 +137,9 @@ def _check_spectrum(name: str, value: Tensor, length: int | None) -> None:
     if value.ndim != 1 or len(value) != (len(value) if length is None else length) or not len(value):
         wanted = "(C,) with C >= 1" if length is None else f"({length},) as `wavelengths` is"
         raise ValueError(f"WavelengthWeights: `{name}` must be {wanted}, got {tuple(value.shape)}")
+
+
+def _check_positive(name: str, value: Tensor) -> None:
+    # while torch.compile traces, there is no value to look at
+    if not torch.compiler.is_compiling() and not bool((value > 0).all()):
+        raise ValueError(f"WavelengthWeights: `{name}` must be above 0 nm, got {value.min().item():g}")

@@ -1,0 +1,112 @@
+"""The patch embedding's Triton kernels: on a GPU where there is one, in Triton's interpreter otherwise."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # read when a kernel's module is imported, which is not before its first use
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton", reason="the package triton is not installed")
+
+from hsssl_kernels.launch import PROGRAMS, TABLE, architecture
+from hsssl_kernels.tile import Tile
+from test_kernels_patch_embed import CASE, CASES, assert_as_good_as_torch, call, draw, tokens_and_gradients
+from test_kernels_triton import DEVICE, DTYPE, GuardedMemory
+
+# NumPy, under the interpreter, warns of numbers that are masked out afterwards; a GPU is silent.
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+
+
+@pytest.fixture(autouse=True)
+def _guarded_memory(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a kernel forgets to write is NaN, and so is what lies around it; writing there is noticed."""
+    from hsssl_kernels.spectral_patch_embed import kernel  # noqa: F401  # compiled before memory is guarded
+
+    guarded = GuardedMemory()
+    monkeypatch.setattr(torch, "empty", guarded)
+    yield
+    assert guarded.untouched()
+
+
+def on_device(name: str, dtype: torch.dtype, **sizes: tuple[int, ...]) -> dict[str, Any]:
+    case = CASES[name] if not sizes else (sizes["size"], CASES[name][1])
+    named = draw(case, dtype)
+    return {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in named.items()}
+
+
+@CASE
+@DTYPE
+def test_as_good_as_plain_torch(case: tuple[tuple[int, ...], str], dtype: torch.dtype) -> None:
+    named = draw(case, dtype)
+    named = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in named.items()}
+    assert_as_good_as_torch(named, dtype, max(1e-6, torch.finfo(dtype).eps), backend="triton")
+
+
+@DTYPE
+@pytest.mark.parametrize("name", ["all", "visible_weight_a_group", "cube"])
+def test_larger_shapes(name: str, dtype: torch.dtype) -> None:
+    named = on_device(name, dtype, size=(7, 23, 9, 9, 3, 10, 70))
+    assert_as_good_as_torch(named, dtype, max(1e-6, torch.finfo(dtype).eps), backend="triton")
+
+
+def test_tokens_wider_than_a_program_are_normalised_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = on_device("all", torch.float32)
+    arch = architecture(named["x"])
+    monkeypatch.setitem(TABLE, ("patch_embed", arch, 4), [(1024, Tile(16, 16, 32, 0, 4, 1))])
+    named = on_device("all", torch.float32, size=(2, 10, 6, 6, 3, 5, 37))
+    assert_as_good_as_torch(named, torch.float32, 1e-6, backend="triton")
+
+
+@pytest.mark.parametrize("programs", [1, 1000])
+@pytest.mark.parametrize("name", ["all", "visible"])
+def test_splitting_tokens_over_programs_changes_nothing(
+    name: str, programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = on_device(name, torch.float32, size=(31, 11, 4, 4, 2, 4, 6))
+    monkeypatch.setitem(PROGRAMS, architecture(named["x"]), programs)
+    assert_as_good_as_torch(named, torch.float32, 1e-6, backend="triton")
+
+
+def test_the_same_bits_every_time() -> None:
+    named = on_device("visible", torch.float32)
+    first, second = (tokens_and_gradients(True, named, torch.float32, backend="triton") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_strides_do_not_matter() -> None:
+    named = on_device("all", torch.float32)
+    right = call(True, named, backend="triton")
+    x = named["x"].permute(0, 3, 1, 2)
+    for other in (x, x.contiguous(), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        got = call(True, named | {"x": other, "bands_last": False}, backend="triton")
+        assert torch.equal(got, right)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.float16, torch.float64])
+def test_raw_numbers_of_any_dtype(dtype: torch.dtype) -> None:
+    named = on_device("visible", torch.float32)
+    small = (named["x"] % 200).to(dtype)
+    right = call(False, named | {"x": small.double()})
+    torch.testing.assert_close(call(True, named | {"x": small}, backend="triton"), right)
+
+
+def test_rows_that_are_not_there_do_not_overflow_float16() -> None:
+    named = on_device("bias_alone", torch.float16)
+    named |= {"mean": torch.full_like(named["mean"], 5e3), "scale": torch.full_like(named["scale"], 30.0)}
+    named["x"] = 5_000 + named["x"] % 7
+    gradients = tokens_and_gradients(True, named, torch.float16, backend="triton")
+    assert all(bool(g.isfinite().all()) for g in gradients)
+
+
+def test_empty_batches_give_empty_tokens_and_no_gradient() -> None:
+    named = on_device("all", torch.float32)
+    named |= {"x": named["x"][:0], "weight": named["weight"].requires_grad_()}
+    tokens = call(True, named, backend="triton")
+    tokens.sum().backward()
+    assert tokens.shape == (0, 12, 8)
+    assert (named["weight"].grad == 0).all()
