@@ -15,8 +15,8 @@ _PLACE = 64  # numbers for a wavelength; row and column take as many together
 class ValueDecoder(nn.Module):
     """Return values (B, C, H, W) of embeddings (B, D): ``<f(embedding), g(wavelength, row, column)>``.
 
-    f and g are two-layer networks. As g takes wavelengths and places, not band numbers, one decoder serves any
-    sensor and patch size.
+    f and g are two-layer networks. As g takes wavelengths and places, not band numbers, one decoder
+    serves any sensor and patch size.
 
     Parameters
     ----------
