@@ -45,7 +45,8 @@ def test_a_plain_loop_lowers_the_loss(name, encoder):
         optimizer.step()
         method.after_step((step + 1) / 30)
         losses.append(loss.item())
-    assert losses[-1] < 0.96 * losses[0] or name in MOVING
+    if name not in MOVING:  # where targets move, the loss may rise while the encoder learns
+        assert losses[-1] < (0.7 if name in {"byol", "simclr"} else 0.96) * losses[0]
     assert all(p.grad is not None for p in encoder.parameters())
 
 
