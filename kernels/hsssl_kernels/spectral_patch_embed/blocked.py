@@ -1,7 +1,8 @@
 """The patch embedding in plain torch: raw values are gathered block by block, and each block is multiplied.
 
 Where all tokens are wanted, a block is some samples, normalised in the order they lie in memory and then cut
-into tokens. Where some are, a block is tokens of one group, gathered one by one: the others cost nothing.
+into tokens. Where some are, a block is just these: the others cost nothing. Tokens are put in the order of
+their groups only where each group has a weight of its own.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
-from hsssl_kernels.spectral_patch_embed.reference import cut_windows
+from hsssl_kernels.spectral_patch_embed.gather import gather_samples, gather_tokens, in_one_piece
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = ["embed_blocked", "weight_grad_blocked"]
@@ -26,21 +26,28 @@ _VALUES = 2**20
 def embed_blocked(
     work: Work, weight: Tensor, table: Tensor | None, norm: tuple[Tensor, Tensor, float] | None, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return tokens (B, V, D) and, where ``keep``, for `norm` (B V, D) before it and (2, B V) of statistics.
+    """Return tokens (B, V, D) and, where ``keep``, before `norm` (B V, D) and its (2, B V) statistics.
 
     ``weight`` is (1 or G, D, K), ``table`` (1 or G or G S, D); the latter's rows are added to the products.
     """
-    wide, dim = compute_dtype(weight), weight.shape[1]
+    wide, dim, grouped = compute_dtype(weight), weight.shape[1], len(weight) > 1
     weight_t = weight.to(wide).mT  # (1 or G, K, D)
     table = torch.zeros(1, dim, dtype=wide, device=work.x.device) if table is None else table.to(wide)
+    if len(table) > 1 or grouped:
+        table = table.repeat_interleave(work.groups * work.space // len(table), 0)  # (G S, D)
     tokens = weight.new_empty(work.batch * work.kept, dim)
     before = torch.empty_like(tokens) if keep else tokens.new_empty(0, dim)
     stats = weight_t.new_empty(2, len(before))
-    for place, g, block in _blocks(work, wide, len(weight) > 1):
+    in_place = weight.dtype == wide and norm is None
+    for place, token, block in _blocks(work, wide, grouped):
         if isinstance(place, slice):
-            rows = _project_samples(work, block, weight_t, table)  # (n V, D)
+            rows = tokens[place] if in_place else weight_t.new_empty(place.stop - place.start, dim)
+            _project(work, token, block, weight_t, table, rows)
+            if in_place:
+                continue
         else:
-            rows = _project_slots(work, place, g or 0, block, weight_t, table)  # (m, D)
+            g = int(token[0]) // work.space
+            rows = table.index_select(0, token).addmm_(block, weight_t[g])
         if keep:
             before[place] = rows.to(before.dtype)
         if norm is not None:
@@ -57,97 +64,58 @@ def weight_grad_blocked(work: Work, gradient: Tensor, grouped: bool) -> Tensor:
     wide, dim = compute_dtype(gradient), gradient.shape[2]
     gradient = gradient.reshape(-1, dim)
     total = gradient.new_zeros(work.groups if grouped else 1, dim, work.values, dtype=wide)
-    for place, g, block in _blocks(work, wide, grouped):
+    for place, token, block in _blocks(work, wide, grouped):
         rows = gradient[place].to(wide)
-        if g is None and grouped:
+        if block.ndim == 3:
             rows = rows.view(-1, work.groups, work.space, dim).transpose(0, 1).flatten(1, 2)  # (G, n S, D)
             total.baddbmm_(rows.mT, block)
         else:
-            total[g if grouped else 0].addmm_(rows.T, block.flatten(0, -2))
+            total[int(token[0]) // work.space if grouped else 0].addmm_(rows.T, block)
     return total
 
 
-def _project_samples(work: Work, block: Tensor, weight_t: Tensor, table: Tensor) -> Tensor:
-    """Return (n G S, D) from a block (n, G, S, K), or (G, n S, K) where each group has its own weight."""
-    if len(weight_t) == 1 and len(table) == 1:
-        return torch.addmm(table, block.flatten(0, 2), weight_t[0])
-    table = table.repeat_interleave(work.groups * work.space // len(table), 0)  # (G S, D)
-    if len(weight_t) == 1:
-        rows = table.repeat(len(block), 1)  # (n G S, D)
-        return rows.addmm_(block.flatten(0, 2), weight_t[0])
-    dim = table.shape[1]
-    product = torch.bmm(block, weight_t).view(work.groups, -1, work.space, dim)
-    return (product.transpose(0, 1) + table.view(work.groups, work.space, dim)).reshape(-1, dim)
-
-
-def _project_slots(
-    work: Work, slots: Tensor, g: int, block: Tensor, weight_t: Tensor, table: Tensor
-) -> Tensor:
-    """Return (m, D) from a block (m, K) of tokens of group ``g``."""
-    weight_g = weight_t[g if len(weight_t) > 1 else 0]
-    if len(table) <= work.groups:
-        return torch.addmm(table[g if len(table) > 1 else 0], block, weight_g)
-    assert work.visible is not None
-    return table[work.visible.reshape(-1)[slots]].addmm_(block, weight_g)
-
-
-def _blocks(
-    work: Work, wide: torch.dtype, grouped: bool
-) -> Iterator[tuple[slice | Tensor, int | None, Tensor]]:
-    """Yield the slots of the output that a block serves, its group where it is of one, and the block."""
-    if work.order is not None and work.starts is not None:
-        bounds = work.starts.tolist()
-        step = max(1, _VALUES // work.values)
-        for g, (first, last) in enumerate(pairwise(bounds)):
-            for i in range(first, last, step):
-                slots = work.order[i : min(i + step, last)]
-                yield slots, g, _gather_slots(work, slots, g, wide)
-        return
-    step = max(1, _VALUES // (work.kept * work.values))
-    for i in range(0, work.batch, step):
-        n = min(step, work.batch - i)
-        yield (
-            slice(i * work.kept, (i + n) * work.kept),
-            None,
-            _gather_samples(work, slice(i, i + n), wide, grouped),
-        )
-
-
-def _gather_samples(work: Work, samples: slice, wide: torch.dtype, grouped: bool) -> Tensor:
-    """Return tokens (n, G, S, K) of some samples, or (G, n S, K) where ``grouped``."""
-    centres = None if work.centres is None else work.centres[samples]
-    x = work.x[samples] if centres is None else cut_windows(work.x, centres, work.window)
-    x = x.to(wide, copy=work.mean is not None or work.scale is not None)  # (n, H, W, C)
-    if work.mean is not None:
-        x -= work.mean.to(wide)
-    if work.scale is not None:
-        x *= work.scale.to(wide)
-    x = F.pad(x, (0, -work.bands % work.group))
-    patch, groups = work.patch, work.groups
-    x = x.view(len(x), work.high, patch, work.wide, patch, groups, work.group)
-    x = x.permute((5, 0, 1, 3, 2, 4, 6) if grouped else (0, 5, 1, 3, 2, 4, 6))
-    return x.reshape((groups, -1, work.values) if grouped else (-1, groups, work.space, work.values))
-
-
-def _gather_slots(work: Work, slots: Tensor, g: int, wide: torch.dtype) -> Tensor:
-    """Return tokens (m, K) of group ``g``."""
-    assert work.visible is not None
-    patch, first = work.patch, g * work.group
-    last = min(first + work.group, work.bands)
-    sample = slots // work.kept
-    place = work.visible.reshape(-1)[slots] % work.space
-    corner = torch.stack([place // work.wide, place % work.wide], 1) * patch  # (m, 2)
-    if work.centres is None:
-        x = work.x[..., first:last]
-        x = x.view(work.batch, work.high, patch, work.wide, patch, last - first).transpose(2, 3)
-        x = x[sample, corner[:, 0] // patch, corner[:, 1] // patch]  # (m, p, p, bands)
+def _project(work: Work, token: Tensor, block: Tensor, weight_t: Tensor, table: Tensor, rows: Tensor) -> None:
+    """Write products and table into ``rows`` (m, D), from a block (m, K) or (G, n S, K)."""
+    dim = rows.shape[1]
+    if block.ndim == 3:
+        product = torch.bmm(block, weight_t).view(work.groups, -1, work.space, dim).transpose(0, 1)
+        out = rows.view(-1, work.groups, work.space, dim)
+        torch.add(product, table.view(work.groups, work.space, dim), out=out)
+    elif len(table) == 1:
+        torch.addmm(table, block, weight_t[0], out=rows)
     else:
-        # the centre of the token's own window, such that the windows' upper left corners agree
-        centre = work.centres[sample] - (work.window - 1) // 2 + corner + (patch - 1) // 2
-        x = cut_windows(work.x[..., first:last], centre, patch)
-    x = x.to(wide)
-    if work.mean is not None:
-        x = x - work.mean[first:last].to(wide)
-    if work.scale is not None:
-        x = x * work.scale[first:last].to(wide)
-    return F.pad(x, (0, work.group - (last - first))).flatten(1)
+        if work.visible is None:
+            rows.view(-1, *table.shape).copy_(table)
+        else:
+            torch.index_select(table, 0, token, out=rows)
+        rows.addmm_(block, weight_t[0])
+
+
+def _blocks(work: Work, wide: torch.dtype, grouped: bool) -> Iterator[tuple[slice | Tensor, Tensor, Tensor]]:
+    """Yield slots of the output, the numbers of their tokens where only some are wanted, and their values.
+
+    Values are (m, K); or (G, n S, K) of n samples where every group has its weight. Slots that are no slice
+    are of one group.
+    """
+    work = in_one_piece(work)
+    if work.visible is None:
+        every = torch.empty(0, dtype=torch.int64, device=work.x.device)
+        step = max(1, _VALUES // (work.kept * work.values))
+        for i in range(0, work.batch, step):
+            last = min(i + step, work.batch)
+            block = gather_samples(work, i, last, wide)  # (n, G, S, K)
+            block = block.transpose(0, 1).flatten(1, 2) if grouped else block.flatten(0, 2)
+            yield slice(i * work.kept, last * work.kept), every, block
+        return
+    assert work.order is not None
+    assert work.starts is not None
+    step = max(1, _VALUES // (4 * work.values))  # beside the values lie their positions, as int64
+    numbers = work.visible.reshape(-1)
+    bounds = work.starts.tolist() if grouped else [0, len(numbers)]
+    for first, stop in pairwise(bounds):
+        for i in range(first, stop, step):
+            last = min(i + step, stop)
+            place = work.order[i:last] if grouped else slice(i, last)
+            slots = work.order[i:last] if grouped else torch.arange(i, last, device=numbers.device)
+            token = numbers[place]
+            yield place, token, gather_tokens(work, slots // work.kept, token, wide)

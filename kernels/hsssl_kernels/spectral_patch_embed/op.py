@@ -207,7 +207,8 @@ def _table_grad(work: Work, gradient: Tensor, rows: int) -> Tensor:
     """Return the gradient by the table (rows, D) from that by the tokens (B, V, D)."""
     wide, dim = compute_dtype(gradient), gradient.shape[2]
     if work.visible is None:
-        return gradient.reshape(work.batch, rows, -1, dim).sum((0, 2), dtype=wide)
+        by_token = gradient.flatten(1).sum(0, dtype=wide).view(-1, dim)
+        return by_token.view(rows, -1, dim).sum(1)
     if rows == 1:
         return gradient.sum((0, 1), dtype=wide).unsqueeze(0)
     row = work.visible // (work.groups * work.space // rows)
