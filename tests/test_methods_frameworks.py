@@ -21,7 +21,9 @@ WAVELENGTHS = torch.linspace(400, 2500, 24)
 # Every method as it comes, and the settings that are methods of their own.
 VARIANTS = {
     "barlow_twins": ("barlow_twins", {}),
+    "denoising_ae": ("denoising_ae", {}),
     "dino": ("dino", {}),
+    "mae": ("mae", {}),
     "moco": ("moco", {}),
     "moco v3": ("moco", {"queue_size": 0}),
     "simsiam": ("simsiam", {}),
@@ -149,6 +151,80 @@ def test_vicreg_is_its_three_terms(make):
         c = np.cov(z.T)
         expected += 5.0 / 2 * hinge + 7.0 / 8 * ((c**2).sum() - (np.diag(c) ** 2).sum())
     close(method(views), expected)
+
+
+def test_denoising_ae_restores_clean_values_of_the_neighbour(make, monkeypatch):
+    method, views = make("denoising_ae", components=0), batch()
+    noisy = [torch.randn(6, 24, 1, 1) for _ in "ab"]
+    monkeypatch.setattr(method, "corrupt", lambda x: torch.cat(noisy))
+    restored = [method.decoder(method.encoder(x, WAVELENGTHS), WAVELENGTHS, 1, 1) for x in noisy]
+    close(
+        method(views), ((restored[0] - views.b) ** 2).mean() / 2 + ((restored[1] - views.a) ** 2).mean() / 2
+    )
+    method.neighbour = False
+    close(
+        method(views), ((restored[0] - views.a) ** 2).mean() / 2 + ((restored[1] - views.b) ** 2).mean() / 2
+    )
+
+
+def test_denoising_ae_adds_noise_and_drops_whole_bands(make):
+    corrupted = make("denoising_ae", noise=0.5, drop=0.25).corrupt(torch.ones(400, 24, 3, 3))
+    dropped = corrupted == 0
+    assert torch.equal(dropped.all((2, 3)), dropped.any(3).any(2))
+    assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert corrupted[~dropped].mean().item() == pytest.approx(1, abs=0.01)
+    assert corrupted[~dropped].std().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_mae_hides_groups_of_bands_at_pixels_and_restores_those_alone(make, monkeypatch):
+    method = make("mae", mask=0.5, group=4, components=0, neighbour=False)
+    views = Views(*torch.randn(2, 2, 24, 2, 1), WAVELENGTHS)
+    hidden = torch.rand(4, 12) < 0.5  # 6 groups x 2 pixels
+    monkeypatch.setattr(method, "_hide", lambda *_: hidden)
+    errors = []
+    for sample, x in enumerate(torch.cat(views.pair)):
+        gone = torch.stack([hidden[sample].view(6, 2)[band // 4] for band in range(24)]).unsqueeze(2)
+        seen = method.encoder(torch.where(gone, 0.0, x)[None], WAVELENGTHS)
+        restored = method.decoder(seen, WAVELENGTHS, 2, 1)[0]
+        errors += ((restored - x)[gone] ** 2).tolist()
+    close(method(views), sum(errors) / len(errors))
+
+
+def test_mae_hides_as_many_parts_of_every_sample(make):
+    hidden = make("mae", mask=0.75)._hide(50, 10, torch.device("cpu"))
+    assert hidden.sum(1).tolist() == [8] * 50
+    assert len({tuple(row) for row in hidden.tolist()}) > 20
+    assert make("mae", mask=0.99)._hide(3, 4, torch.device("cpu")).sum(1).tolist() == [3, 3, 3]
+    with pytest.raises(ValueError, match="nothing to restore it from"):
+        make("mae")(Views(torch.ones(2, 1, 1, 1), torch.ones(2, 1, 1, 1), WAVELENGTHS[:1]))
+
+
+@pytest.mark.parametrize("neighbour", [False, True])
+@pytest.mark.parametrize("name", ["spectral_transformer", "spectral_spatial_vit"])
+def test_mae_shows_a_transformer_the_visible_tokens_only(monkeypatch, name, neighbour):
+    torch.manual_seed(0)
+    encoder = build_encoder(name, patch_size=3, dim=16, depth=1, group=5)  # 24 bands: the last group is short
+    method = build_method("mae", encoder, mask=0.6, decoder_dim=8, neighbour=neighbour)
+    views = Views(*torch.randn(2, 2, 24, 3, 3), WAVELENGTHS)
+    hidden = method._hide(4, 5, torch.device("cpu"))
+    monkeypatch.setattr(method, "_hide", lambda *_: hidden)
+    errors = []
+    pairs = (*views.pair, *(reversed(views.pair) if neighbour else views.pair))
+    for sample in range(4):
+        x, wanted = (pairs[sample // 2 + 2 * i][sample % 2] for i in (0, 1))
+        gone = hidden[sample].nonzero()[:, 0].tolist()
+        seen = [token for token in range(5) if token not in gone]
+        values, position = encoder.tokenize(x[None], WAVELENGTHS)
+        tokens = encoder.attend(encoder.project(values[:, seen]) + position[seen])
+        decoder, rows = method.decoder, []
+        for token in range(5):
+            row = decoder.narrow(tokens[0, seen.index(token)]) if token in seen else decoder.hidden
+            rows.append(row + decoder.place(position[token]))
+        restored = decoder.out(decoder.norm(decoder.blocks(torch.stack(rows)[None])))[0]
+        for token in gone:
+            bands = wanted[5 * token : 5 * token + 5]  # (5 or 4, 3, 3)
+            errors += (restored[token][: bands.numel()] - bands.flatten()).square().tolist()
+    close(method(views), sum(errors) / len(errors))
 
 
 def test_queue_keeps_the_last_rows_in_a_ring():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hsssl.encoders.transformer import TransformerBlock, group_bands, group_wavelengths
-from hsssl.encoders.wavelength import wavelength_position
+from hsssl.encoders.wavelength import cube_position
 
 __all__ = ["SpectralSpatialViT"]
 
@@ -53,27 +52,24 @@ class SpectralSpatialViT(nn.Module):
 
     def forward_features(self, x: Tensor, wavelengths: Tensor) -> Tensor:
         """Return (B, groups x cells, D) tokens of ``x`` (B, C, H, W)."""
-        batch, cell = len(x), self.cell
-        x = F.pad(x, (0, -x.shape[3] % cell, 0, -x.shape[2] % cell))
-        high, wide = x.shape[2] // cell, x.shape[3] // cell
-        x = group_bands(x, self.group).view(batch, -1, self.group, high, cell, wide, cell)
-        x = x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4)  # (B, groups, high, wide, group cell cell)
-        tokens = self.project(x) + self._position(wavelengths, high, wide).to(x.dtype)
-        out: Tensor = self.norm(self.blocks(tokens.flatten(1, 3)))
-        return out
+        values, position = self.tokenize(x, wavelengths)
+        return self.attend(self.project(values) + position)
 
     def forward(self, x: Tensor, wavelengths: Tensor) -> Tensor:
         """Return the mean token, (B, D)."""
         return self.forward_features(x, wavelengths).mean(1)
 
-    def _position(self, wavelengths: Tensor, high: int, wide: int) -> Tensor:
-        """Return (groups, high, wide, D): wavelength, row and column of every token."""
-        dim = self.embed_dim
-        band = wavelength_position(group_wavelengths(wavelengths, self.group), dim)
-        # the same sines serve rows and columns: 100 nm a cell keeps neighbours apart
-        row = wavelength_position(100.0 * torch.arange(high, device=wavelengths.device), dim // 2)
-        col = wavelength_position(100.0 * torch.arange(wide, device=wavelengths.device), dim // 2)
-        shape = (len(band), high, wide, -1)
-        parts = (band[:, None, None], row[None, :, None], col[None, None])
-        position: Tensor = self.place(torch.cat([part.expand(shape) for part in parts], -1))
-        return position
+    def tokenize(self, x: Tensor, wavelengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values in each token, (B, N, group cell cell), and the tokens' positions, (N, D)."""
+        batch, cell = len(x), self.cell
+        x = F.pad(x, (0, -x.shape[3] % cell, 0, -x.shape[2] % cell))
+        high, wide = x.shape[2] // cell, x.shape[3] // cell
+        x = group_bands(x, self.group).view(batch, -1, self.group, high, cell, wide, cell)
+        values = x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)  # (B, N, group cell cell)
+        position = cube_position(group_wavelengths(wavelengths, self.group), high, wide, self.embed_dim)
+        return values, self.place(position.flatten(0, 2).to(x.dtype))
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """Return the tokens (B, n, D), all of a patch or the visible ones, after the blocks."""
+        out: Tensor = self.norm(self.blocks(tokens))
+        return out

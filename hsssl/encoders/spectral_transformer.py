@@ -43,17 +43,24 @@ class SpectralTransformer(nn.Module):
 
     def forward_features(self, x: Tensor, wavelengths: Tensor) -> Tensor:
         """Return one token a band group, (B, groups, D), of ``x`` (B, C, H, W)."""
+        values, position = self.tokenize(x, wavelengths)
+        return self.attend(self.project(values) + position)
+
+    def forward(self, x: Tensor, wavelengths: Tensor) -> Tensor:
+        """Return the mean token, (B, D)."""
+        return self.forward_features(x, wavelengths).mean(1)
+
+    def tokenize(self, x: Tensor, wavelengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values in each token, (B, N, group H W), and the tokens' positions, (N, D)."""
         if x.shape[2:] != (self.patch_size, self.patch_size):
             raise ValueError(
                 f"spectral_transformer: patches must be {self.patch_size} x {self.patch_size} pixels, "
                 f"got {tuple(x.shape[2:])}"
             )
-        tokens = self.project(group_bands(x, self.group).flatten(2))  # (B, groups, D)
         position = wavelength_position(group_wavelengths(wavelengths, self.group), self.embed_dim)
-        tokens = tokens + self.place(position.to(x.dtype))
+        return group_bands(x, self.group).flatten(2), self.place(position.to(x.dtype))
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """Return the tokens (B, n, D), all of a patch or the visible ones, after the blocks."""
         out: Tensor = self.norm(self.blocks(tokens))
         return out
-
-    def forward(self, x: Tensor, wavelengths: Tensor) -> Tensor:
-        """Return the mean token, (B, D)."""
-        return self.forward_features(x, wavelengths).mean(1)

@@ -14,7 +14,9 @@ from hsssl.methods.byol import BYOL
 from hsssl.methods.cmc import CMC
 from hsssl.methods.contrastive_clustering import ContrastiveClustering
 from hsssl.methods.conv_deconv import ConvDeconv
+from hsssl.methods.denoising_ae import DenoisingAE
 from hsssl.methods.dino import DINO
+from hsssl.methods.mae import MAE
 from hsssl.methods.moco import MoCo
 from hsssl.methods.pcl import PCL
 from hsssl.methods.simclr import SimCLR
@@ -34,7 +36,9 @@ METHODS: dict[str, type[nn.Module]] = {
     "cmc": CMC,
     "contrastive_clustering": ContrastiveClustering,
     "conv_deconv": ConvDeconv,
+    "denoising_ae": DenoisingAE,
     "dino": DINO,
+    "mae": MAE,
     "moco": MoCo,
     "pcl": PCL,
     "simclr": SimCLR,
