@@ -11,12 +11,14 @@ from hsssl.prepare import prepare
 from hsssl.run import Run, load_encoder
 from hsssl.scenes import SCENES, load_scene, open_cube, open_labels
 from hsssl.train import pretrain
+from hsssl.unmix import Unmixing, unmix
 from hsssl.views import ViewSpec
 
 __all__ = [
     "SCENES",
     "Cube",
     "Run",
+    "Unmixing",
     "ViewSpec",
     "classify",
     "embed",
@@ -27,4 +29,5 @@ __all__ = [
     "open_labels",
     "prepare",
     "pretrain",
+    "unmix",
 ]
