@@ -172,9 +172,7 @@ def _shown(pictures: Mapping[str, bytes], name: str, more: str = "") -> str:
 def figure_html(png: bytes, caption: str) -> str:
     """Return a picture with its caption as HTML, the picture inside."""
     said, data = escape(caption), base64.b64encode(png).decode()
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{said}"><figcaption>{said}</figcaption></figure>'
-    )
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{said}"><figcaption>{said}</figcaption></figure>'
 
 
 def _facts(

@@ -142,7 +142,9 @@ def _read_csv(file: Path) -> Parts:
             f"{file}: not a library: want a head of names, then rows of wavelength and values ({error})"
         ) from error
     if table.ndim != 2 or table.shape[1] != len(names) + 1 or not names or not np.isfinite(table).all():
-        raise ValueError(f"{file}: not a library: want a wavelength and {len(names)} finite values in each row")
+        raise ValueError(
+            f"{file}: not a library: want a wavelength and {len(names)} finite values in each row"
+        )
     return names, table[:, 0].tolist(), table[:, 1:].T, ""
 
 

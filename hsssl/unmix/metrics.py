@@ -58,7 +58,8 @@ def spectral_angles(x: ArrayLike, y: ArrayLike) -> FloatArray:
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"spectral_angles: x has {a.shape[1]} bands, y {b.shape[1]}; take the same bands")
     u, v = _unit(a)[:, None], _unit(b)[None]  # (n, 1, bands), (1, m, bands)
-    angles: FloatArray = 2 * np.arctan2(np.linalg.norm(u - v, axis=2), np.linalg.norm(u + v, axis=2))
+    apart, along = np.linalg.norm(u - v, axis=2), np.linalg.norm(u + v, axis=2)
+    angles: FloatArray = np.where(apart + along > 0, 2 * np.arctan2(apart, along), np.pi / 2)
     return angles
 
 
@@ -253,4 +254,3 @@ def _error(estimated: ArrayLike, true: ArrayLike) -> tuple[FloatArray, FloatArra
     if not known.any():
         raise ValueError("abundances: no pixel is known in both; check the nodata mask")
     return a[known] - b[known], b[known]
-

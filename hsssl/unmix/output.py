@@ -130,9 +130,7 @@ def _write(root: Path, mix: Unmixing, pairs: list[Pair | None]) -> None:
     highest = max(1.0, float(np.nanpercentile(mix.abundances, 98))) if mix.rule == "nnls" else 1.0
     pictures = {
         "abundances.png": abundance_maps(mix.abundances, names, highest=highest),
-        "endmembers.png": endmember_spectra(
-            mix.endmembers, axis, names, measured=measured, references=drawn
-        ),
+        "endmembers.png": endmember_spectra(mix.endmembers, axis, names, measured=measured, references=drawn),
         "error.png": error_map(mix.error),
     }
     for name, png in pictures.items():

@@ -40,7 +40,9 @@ def measured_pixels(cube: Cube) -> NDArray[np.bool_]:
             cube.source, negative, share,
         )  # fmt: skip
     if not measured.any():
-        raise ValueError(f"{cube.source}: no pixel was measured in every band; drop the bands that lack values")
+        raise ValueError(
+            f"{cube.source}: no pixel was measured in every band; drop the bands that lack values"
+        )
     return measured
 
 
@@ -55,7 +57,9 @@ def sample_pixels(cube: Cube, measured: NDArray[np.bool_], *, seed: int = 0) -> 
     places = np.flatnonzero(measured)
     most = max(LEARN_VALUES // cube.bands, 1)
     if places.size > most:
-        say_once("%s: learns endmembers from %d of %d pixels, drawn by the seed", cube.source, most, places.size)
+        say_once(
+            "%s: learns endmembers from %d of %d pixels, drawn by the seed", cube.source, most, places.size
+        )
         places = np.sort(np.random.default_rng(seed).choice(places, most, replace=False))
     spectra = np.empty((places.size, cube.bands), dtype=np.float32)
     for rows in row_tiles(cube):

@@ -170,7 +170,9 @@ def _active_set(gram: Tensor, b: Tensor, *, sum_to_one: bool) -> Tensor:
         return torch.full_like(b, 1 / p) if sum_to_one else torch.zeros_like(b)
     gram = gram / scale + _RIDGE * torch.eye(p, dtype=b.dtype, device=b.device)
     b = b / scale
-    if sum_to_one:  # a constant more in all products changes nothing but how endmembers near zero are conditioned
+    if (
+        sum_to_one
+    ):  # a constant more in all products changes nothing but how endmembers near zero are conditioned
         gram, b = gram + 1, b + 1
     a = torch.zeros_like(b)
     passive = torch.zeros(n, p, dtype=torch.bool, device=b.device)
@@ -247,9 +249,7 @@ def _inverses(gram: Tensor, sets: Tensor, sum_to_one: bool) -> tuple[Tensor, Ten
     return inverse - ones[:, :, None] * ones[:, None, :] / total[:, None], ones / total
 
 
-def _steepest(
-    gram: Tensor, b: Tensor, a: Tensor, passive: Tensor, sum_to_one: bool
-) -> tuple[Tensor, Tensor]:
+def _steepest(gram: Tensor, b: Tensor, a: Tensor, passive: Tensor, sum_to_one: bool) -> tuple[Tensor, Tensor]:
     """Return the largest gain a unit that an endmember not in use promises, and which it is, each (n,)."""
     fall = b - a @ gram  # minus the gradient
     if sum_to_one:  # what is given to one is taken from those in use
