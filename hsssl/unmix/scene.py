@@ -176,9 +176,24 @@ def _pure_pixels(cube: Cube, measured: NDArray[np.bool_], p: int, *, seed: int, 
     return Learned(pure_pixels(pixels, p))
 
 
+def _daeu(*given: Any, **options: Any) -> Learned:
+    from hsssl.unmix.daeu import fit_daeu
+
+    return fit_daeu(*given, **options)
+
+
+def _egu_net(*given: Any, **options: Any) -> Learned:
+    from hsssl.unmix.egu_net import fit_egu_net
+
+    return fit_egu_net(*given, **options)
+
+
 #: Name -> (how it is fitted, the rule of its abundances).
 UNMIXERS: dict[str, tuple[Fit, str]] = {
     "pure_pixels": (_pure_pixels, "signal"),
+    "daeu": (_daeu, "signal"),
+    "egu_net": (_egu_net, "network"),
+    "egu_net_spatial": (partial(_egu_net, spatial=True), "network"),
     "spa": (partial(_extracted, spa), "fcls"),
     "atgp": (partial(_extracted, atgp), "fcls"),
     "vca": (partial(_extracted, vca), "fcls"),

@@ -152,7 +152,7 @@ def _unmixing_launches() -> Iterator[Shipped]:
     from hsssl_kernels.spectral_angle import kernel as angle
 
     launches: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
-    for columns, members in ((200, 5), (1024, 128)):
+    for columns, members in ((200, 5), (1024, 32)):
         block_n, block_d, block_p = mixing.mixing_block(members)
         shape = {"D": columns, "BLOCK_N": block_n, "BLOCK_D": block_d, "BLOCK_P": block_p}
         launches += [

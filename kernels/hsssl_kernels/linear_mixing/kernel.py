@@ -24,7 +24,7 @@ from hsssl_kernels.spectral_angle.kernel import angle_of_halves
 __all__ = ["MIX_OPTIONS", "launch_mixing_grad", "launch_mixing_rows", "mixing_block"]
 
 MIX_OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
-_ROWS, _COLUMNS = 32, 64
+_ROWS, _COLUMNS = 32, 32
 
 
 def mixing_block(p: int) -> tuple[int, int, int]:

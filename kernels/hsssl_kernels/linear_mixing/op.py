@@ -15,7 +15,7 @@ from hsssl_kernels.linear_mixing import blocked
 __all__ = ["linear_mixing"]
 
 # Endmembers that a program of the Triton kernels holds.
-MAX_MEMBERS = 128
+MAX_MEMBERS = 32
 
 
 def linear_mixing(
@@ -48,7 +48,7 @@ def linear_mixing(
     reduction : {"mean", "sum", "none"}
         Over the pixels; "none" returns (n,).
     backend : {"auto", "triton", "torch"}
-        "auto" is Triton on CUDA and ROCm for D <= 1024 and p <= 128, torch elsewhere.
+        "auto" is Triton on CUDA and ROCm for D <= 1024 and p <= 32, torch elsewhere.
 
     Returns
     -------
