@@ -2,8 +2,8 @@
 
 python examples/unmix_samson.py FOLDER_OF_SCENES [RESULTS.json] [SEEDS] [METHODS...]
 
-FOLDER_OF_SCENES holds samson/ (samson_1.mat, end3.mat) and dlr_hysu/ (the GeoTIFF, masks.mat, the library). The truth
-of Samson's abundances is that of end3.mat: NNLS on its endmembers, divided by the sum.
+FOLDER_OF_SCENES holds samson/ (samson_1.mat, end3.mat) and dlr_hysu/ (the GeoTIFF, masks.mat, the library).
+The truth of Samson's abundances is that of end3.mat: NNLS on its endmembers, divided by the sum.
 """
 
 import json

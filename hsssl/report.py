@@ -172,7 +172,10 @@ def _shown(pictures: Mapping[str, bytes], name: str, more: str = "") -> str:
 def figure_html(png: bytes, caption: str) -> str:
     """Return a picture with its caption as HTML, the picture inside."""
     said, data = escape(caption), base64.b64encode(png).decode()
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{said}"><figcaption>{said}</figcaption></figure>'
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{said}">'
+        f"<figcaption>{said}</figcaption></figure>"
+    )
 
 
 def _facts(
@@ -197,7 +200,7 @@ def _page(title: str, facts: Sequence[str], pictures: Mapping[str, bytes], secti
 
 
 def html_page(title: str, facts: Sequence[str], body: str) -> str:
-    """Return a page that needs nothing else and runs nothing; ``title`` and ``facts`` are escaped, ``body`` is not."""
+    """Return a page that needs nothing else and runs nothing; all but ``body`` is escaped."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

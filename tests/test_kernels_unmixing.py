@@ -1,4 +1,4 @@
-"""Spectral angles and the mixing loss on the CPU, against plain references in float64 and hand calculation."""
+"""Spectral angles and the mixing loss on the CPU, against references in float64 and by hand."""
 
 from __future__ import annotations
 

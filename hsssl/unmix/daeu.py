@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,11 @@ _BATCH, _STEPS = 256, 600
 class DAEU(nn.Module):
     """Encoder from spectra to shares, and endmembers as the weights of a linear decoder.
 
-    Layers of 9p, 6p, 3p and p units with leaky ReLU, batch norm and softmax, as in Palsson et al. 2018; the loss
-    is the mean spectral angle between pixels and mixtures. Choices of this package: the decoder starts at given
-    endmembers and stays non-negative (their logarithms are learnt), the encoder starts by being taught
-    their shares, and a penalty on the squared angle from the start keeps the endmembers where data do not say
-    otherwise; without these one seed in three collapsed.
+    Layers of 9p, 6p, 3p and p units with leaky ReLU, batch norm and softmax, as in Palsson et al. 2018; the
+    loss is the mean spectral angle between pixels and mixtures. Choices of this package: the decoder starts
+    at given endmembers and stays non-negative (their logarithms are learnt), the encoder starts by being
+    taught their shares, and a penalty on the squared angle from the start keeps the endmembers where data do
+    not say otherwise; without these one seed in three collapsed.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ class DAEU(nn.Module):
         self.log_endmembers = nn.Parameter(self.start.clamp_min(1e-4).log())
         sizes = [bands, 9 * p, 6 * p, 3 * p, p]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.02)]
         self.encoder = nn.Sequential(*layers[:-1], nn.BatchNorm1d(p))
 
@@ -86,8 +87,9 @@ def fit_daeu(
 ) -> Learned:
     """Learn endmembers by `DAEU`, from a start at `hsssl.unmix.pure_pixels`.
 
-    Spectra are scaled to length one: the loss does not see brightness, and nor should the encoder. The abundances
-    of the result come from its endmembers by the rule "signal" and not from the encoder, which approximates them.
+    Spectra are scaled to length one: the loss does not see brightness, and nor should the encoder. The
+    abundances of the result come from its endmembers by the rule "signal" and not from the encoder, which
+    approximates them.
 
     Parameters
     ----------

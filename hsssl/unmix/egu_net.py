@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,15 @@ _PATCH = 32
 class EGUNet(nn.Module):
     """The pure stream learns shares from pseudo-endmembers, the mixed stream rebuilds the scene; one encoder.
 
-    Encoder: bands - 256 - 128 - 32 - p with batch norm, dropout and tanh, tanh, ReLU, softmax. Decoder of the mixed
-    stream: p - 32 - 128 - 256 - bands with batch norm and sigmoid. Loss: cross-entropy of the pure stream + mean
-    squared error of the mixed one + 0.0025 |W|^2. The decoder is not linear: no endmember matrix comes out.
+    Encoder: bands - 256 - 128 - 32 - p with batch norm, dropout and tanh, tanh, ReLU, softmax. Decoder of the
+    mixed stream: p - 32 - 128 - 256 - bands with batch norm and sigmoid. Loss: cross-entropy of the pure
+    stream + mean squared error of the mixed one + 0.0025 |W|^2. The decoder is not linear: no endmember
+    matrix comes out.
 
-    As 1 x 1 convolutions on single pixels this is EGU-Net-pw. With ``spatial`` the mixed stream looks at 3 x 3
-    neighbourhoods after the first layer, at full resolution, and shares the rest of the encoder: what the paper
-    means by EGU-Net-ss, for the released one fills 1 pixel in 64. Where exactly the neighbourhood enters is a
-    choice. The abundances are the mixed stream's.
+    As 1 x 1 convolutions on single pixels this is EGU-Net-pw. With ``spatial`` the mixed stream looks at 3 x
+    3 neighbourhoods after the first layer, at full resolution, and shares the rest of the encoder: what the
+    paper means by EGU-Net-ss, for the released one fills 1 pixel in 64. Where exactly the neighbourhood
+    enters is a choice. The abundances are the mixed stream's.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ class EGUNet(nn.Module):
         )  # fmt: skip
         sizes = [endmembers, 32, 128, 256, bands]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [conv(before, after), nn.BatchNorm2d(after), nn.Sigmoid()]
         self.decoder = nn.Sequential(*layers)
 
@@ -80,11 +82,12 @@ class EGUNet(nn.Module):
         return out
 
     def forward(self, mixed: Tensor, pure: Tensor, shares: Tensor) -> Tensor:
-        """Return the loss of mixed pixels (B, bands, H, W) and all pure spectra (n, bands) with shares (n, p)."""
+        """Return the loss of mixed pixels (B, bands, H, W) and pure spectra (n, bands) of shares (n, p)."""
         guided = F.cross_entropy(self.logits(pure[:, :, None, None], pure=True)[:, :, 0, 0], shares)
         rebuilt = self.decoder(self.logits(mixed).softmax(1))
         weights = sum(w.square().sum() for w in self.parameters() if w.ndim == 4 and w.shape[1] > 1)
-        return guided + (rebuilt - mixed).square().mean() + 0.0025 * weights
+        loss: Tensor = guided + (rebuilt - mixed).square().mean() + 0.0025 * weights
+        return loss
 
     @torch.no_grad()
     def unmix(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,8 +108,9 @@ def fit_egu_net(
 ) -> Learned:
     """Train `EGUNet` on a scene.
 
-    Spectra are scaled to length one, so that they lie in 0 ... 1, and brightness plays no part. Adam at 0.003, falling
-    to 0 by a cosine. The network that is used has the running means of the mixed stream's batches.
+    Spectra are scaled to length one, so that they lie in 0 ... 1, and brightness plays no part. Adam at
+    0.003, falling to 0 by a cosine. The network that is used has the running means of the mixed stream's
+    batches.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """Endmembers that are pixels of the scene: the corners of its data cloud, by four ways of looking for them.
 
-Each function returns the numbers of the chosen pixels, so that ``pixels[index]`` are the endmembers as measured.
+Each function returns the numbers of the chosen pixels, so that ``pixels[index]`` are the endmembers as
+measured.
 """
 
 from __future__ import annotations
@@ -175,7 +176,8 @@ def subspace(pixels: Pixels, dimensions: int) -> FloatArray:
         gram += part.T @ part
     axes: FloatArray = np.linalg.eigh(gram)[1][:, ::-1][:, :dimensions]
     # an eigenvector's sign is arbitrary: fixed, the same data give the same coordinates
-    return axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    return axes
 
 
 def unit_rows(x: Pixels) -> FloatArray:
@@ -192,8 +194,8 @@ def check_pixels(op: str, pixels: Pixels, endmembers: int) -> None:
         raise ValueError(f"{op}: pixels must be real spectra (n, bands), got {pixels.dtype} {pixels.shape}")
     if endmembers < 1 or endmembers > min(pixels.shape):
         raise ValueError(
-            f"{op}: endmembers must lie between 1 and the {min(pixels.shape)} that {pixels.shape[0]} pixels of "
-            f"{pixels.shape[1]} bands allow, got {endmembers}"
+            f"{op}: endmembers must lie between 1 and the {min(pixels.shape)} that {pixels.shape[0]} pixels "
+            f"of {pixels.shape[1]} bands allow, got {endmembers}"
         )
     if not np.isfinite(pixels).all():
         raise ValueError(f"{op}: pixels hold NaN or infinity; leave out those that were not measured")
@@ -222,7 +224,8 @@ def _vca_coordinates(pixels: Pixels, p: int) -> FloatArray:
         along = seen @ seen.mean(axis=0)
         # a pixel across the mean direction has no image on the plane
         facing = along > 1e-9 * np.abs(along).max()
-        return np.divide(seen, along[:, None], out=np.zeros_like(seen), where=facing[:, None])
+        flat: FloatArray = np.divide(seen, along[:, None], out=np.zeros_like(seen), where=facing[:, None])
+        return flat
     flat = kept[:, : p - 1]
     height = np.sqrt(np.square(flat).sum(axis=1).max()) if p > 1 else 1.0
     return np.column_stack([flat, np.full(len(x), height or 1.0)])
@@ -234,7 +237,7 @@ def _extremes(op: str, points: FloatArray, p: int, rng: np.random.Generator) -> 
     basis = np.zeros((points.shape[1], 0))
     least = _NOTHING * np.linalg.norm(points, axis=1).max()
     for _ in range(p):
-        direction = rng.normal(size=points.shape[1])
+        direction: FloatArray = np.asarray(rng.normal(size=points.shape[1]))
         direction -= basis @ (basis.T @ direction)
         direction /= np.linalg.norm(direction)
         along = np.abs(points @ direction)

@@ -60,7 +60,7 @@ def error_map(error: NDArray[np.floating[Any]], *, unit: str = "raw numbers") ->
     """
     known = error[np.isfinite(error)]
     highest = float(np.percentile(known, 98)) if known.size else 0.0
-    return _maps([error], ["reconstruction error"], highest or 1.0, f"RMS over the bands, {unit}")
+    return _maps([error], ["reconstruction error"], highest or 1.0, f"RMS, {unit}")
 
 
 def endmember_spectra(
@@ -102,9 +102,9 @@ def endmember_spectra(
             label, shape = reference
             scaled = shape * np.linalg.norm(spectrum) / max(float(np.linalg.norm(shape)), 1e-300)
             axes.plot(*_broken(axis, scaled), color=_REFERENCE, linewidth=1.2, label="reference, scaled")
-            title = f"{title}: {label}"
+            title = f"{title}\n{label}"
         axes.plot(*_broken(axis, spectrum), color=_OURS, linewidth=1.5, label="endmember")
-        axes.set_title(title, size=9, color=INK, loc="left", weight="bold", parse_math=False)
+        axes.set_title(title, size=8, color=INK, loc="left", weight="bold", parse_math=False)
         if reference is not None:
             axes.legend(frameon=False, fontsize=7, labelcolor=INK)
         if k >= len(endmembers) - across:
@@ -142,7 +142,7 @@ def _maps(maps: Sequence[NDArray[Any]], names: Sequence[str], highest: float, sc
     across = max(1, min(len(maps), 1600 // (wide + 16)))
     deep = math.ceil(len(maps) / across)
     pad, line, bar = 16, 30, 74
-    full, tall = max(across * (wide + pad) + pad, 340), deep * (high + line) + pad + bar
+    full, tall = max(across * (wide + pad) + pad, 480), deep * (high + line) + pad + bar
     figure = blank_figure(full, tall)
     picture = None
     for k, (panel, name) in enumerate(zip(shown, names, strict=True)):

@@ -77,8 +77,8 @@ class Library:
 def read_library(path: str | os.PathLike[str]) -> Library:
     """Read a spectral library: an ENVI library (its header or data file), or CSV.
 
-    In a CSV the first column holds wavelengths (nm, or micrometres where all are below 100), each further one a
-    spectrum, headed by its name.
+    In a CSV the first column holds wavelengths (nm, or micrometres where all are below 100), each further one
+    a spectrum, headed by its name.
 
     Raises
     ------

@@ -60,7 +60,8 @@ def hysime(pixels: NDArray[np.floating[Any]]) -> int:
 def _noise_correlation(correlation: FloatArray) -> FloatArray:
     """Return the correlation matrix (bands, bands) of the residuals of each band regressed on the others.
 
-    The residual of band b is ``x V_b`` with ``V = inverse / diagonal(inverse)``, so that no residual is formed.
+    The residual of band b is ``x V_b`` with ``V = inverse / diagonal(inverse)``, so that no residual is
+    formed.
     """
     bands = len(correlation)
     ridge = 1e-12 * np.trace(correlation) / bands

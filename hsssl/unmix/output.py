@@ -42,8 +42,9 @@ def write_unmixing(
     """Write an unmixing into a folder: every file of `FILES`, or none.
 
     ``abundances.tif`` (float32, NaN where not measured, a band an endmember, georeferenced as the cube) and
-    ``error.tif``; ``endmembers.csv`` and the ENVI library ``endmembers.sli`` with its header; ``report.html``, one
-    file with the pictures inside; the pictures; ``unmixing.json`` with settings and figures.
+    ``error.tif``; ``endmembers.csv`` and the ENVI library ``endmembers.sli`` with its header;
+    ``report.html``, one file with the pictures inside; the pictures; ``unmixing.json`` with settings and
+    figures.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ def _page(mix: Unmixing, pairs: list[Pair | None], pictures: dict[str, bytes]) -
     body = "".join([
         figure_html(pictures["abundances.png"], f"Abundances on one scale; {rule}"),
         f"<h2>Endmembers</h2>{pseudo}", table(head, rows),
-        figure_html(pictures["endmembers.png"], "Endmember spectra, raw numbers; gaps where bands were dropped"),
+        figure_html(pictures["endmembers.png"], "Endmember spectra, raw numbers; gaps at dropped bands"),
         "<h2>Reconstruction</h2>",
         f'<p class="note">Mean error {mean:.4g} in raw numbers.</p>',
         '<div class="row">',

@@ -35,8 +35,8 @@ def measured_pixels(cube: Cube) -> NDArray[np.bool_]:
     if negative:
         share = 100 * negative / (measured.sum() * cube.bands)
         say_once(
-            "%s: %d values (%.2g %%) are negative, which no mixture of reflecting materials is; they stay as they "
-            "are and count in the error; check the atmospheric correction",
+            "%s: %d values (%.2g %%) are negative, which no mixture of reflecting materials is; they stay "
+            "as they are and count in the error; check the atmospheric correction",
             cube.source, negative, share,
         )  # fmt: skip
     if not measured.any():

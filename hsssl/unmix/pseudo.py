@@ -20,10 +20,10 @@ def pseudo_endmembers(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return endmembers of the scene, and spectra of its tiles with their shares of these.
 
-    The scene is cut into ``tiles`` x ``tiles`` overlapping squares; VCA finds p spectra in each. Their shares come
-    from sparse unmixing at sparsity 0, which is NNLS, divided by the sum (Hong et al. 2021). A choice of this
-    package: the endmembers that shares refer to are those of `hsssl.unmix.pure_pixels` on the whole scene, for
-    a clustering of the tiles' spectra follows VCA's bad seeds; all of it on spectra of length one.
+    The scene is cut into ``tiles`` x ``tiles`` overlapping squares; VCA finds p spectra in each. Their shares
+    come from sparse unmixing at sparsity 0, which is NNLS, divided by the sum (Hong et al. 2021). A choice of
+    this package: the endmembers that shares refer to are those of `hsssl.unmix.pure_pixels` on the whole
+    scene, for a clustering of the tiles' spectra follows VCA's bad seeds; all of it on spectra of length one.
 
     Parameters
     ----------

@@ -22,16 +22,17 @@ DARK = 0.01
 def pure_pixels(pixels: NDArray[np.floating[Any]], endmembers: int) -> FloatArray:
     """Return endmembers that are averages over nearly pure pixels.
 
-    1. Spectra are scaled to length one, so that light and shade of one material are one direction, and projected
+    1. Spectra are scaled to length one, so that light and shade of one material are one direction, and
+    projected
        on their first p axes, which takes most of the noise away. Pixels with next to no signal are left out.
     2. `hsssl.unmix.spa` finds p corners among the projected directions.
     3. Each corner is replaced by the mean direction of the pixels of which it makes up at least 90 % (by
        non-negative least squares), of five pixels at least; repeated until nothing moves, at most 20 times.
     4. An endmember has the median length of those pixels.
 
-    A corner found by projection is the most extreme pixel and the noisiest one; its mean is neither. The method is
-    deterministic. A design of this package; the 90 % were chosen on the Samson scene, where 80 to 95 % do
-    about as well.
+    A corner found by projection is the most extreme pixel and the noisiest one; its mean is neither. The
+    method is deterministic. A design of this package; the 90 % were chosen on the Samson scene, where 80 to
+    95 % do about as well.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def directions(pixels: NDArray[np.floating[Any]]) -> FloatArray:
 
 
 def refined(units: FloatArray, corners: FloatArray, axes: FloatArray) -> FloatArray:
-    """Move each corner to the mean direction of the pixels that are nearly pure in it, until nothing moves."""
+    """Move each corner to the mean direction of the pixels nearly pure in it, until nothing moves."""
     flat = units @ axes  # (n, p)
     for _ in range(20):
         share = _shares(flat, corners @ axes)

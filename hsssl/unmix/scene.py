@@ -40,8 +40,8 @@ class Unmixing:
     method : str
         Key of `UNMIXERS`.
     rule : str
-        How abundances follow from the endmembers, a key of `hsssl.unmix.RULES`; "network" where a network gives
-        them.
+        How abundances follow from the endmembers, a key of `hsssl.unmix.RULES`; "network" where a network
+        gives them.
     pseudo : bool
         True if ``endmembers`` are pseudo-endmembers: spectra found beforehand that guide a network, which
         reconstructs without them.
@@ -76,9 +76,9 @@ def unmix(
 ) -> Unmixing:
     """Find the endmembers of a scene and how much of each is in every pixel.
 
-    The cube is prepared first (`hsssl.prepare`): void, bad and constant bands are dropped; pixels that were not
-    measured in every band left get NaN and influence nothing. Endmembers are learnt from at most 2^26 values;
-    abundances are computed strip by strip.
+    The cube is prepared first (`hsssl.prepare`): void, bad and constant bands are dropped; pixels that were
+    not measured in every band left get NaN and influence nothing. Endmembers are learnt from at most 2^26
+    values; abundances are computed strip by strip.
 
     Parameters
     ----------
@@ -91,9 +91,10 @@ def unmix(
     seed : int
         Key of all that is drawn. ``pure_pixels`` and ``spa`` draw nothing below 2^26 values.
     rule : {"signal", "fcls", "nnls"}, optional
-        How abundances follow from the endmembers, see `hsssl.unmix.RULES`. None is the method's own: "fcls" for
-        vca, nfindr, spa and atgp, "signal" for pure_pixels and daeu, the network for egu_net. "signal" does not
-        care for the brightness of materials, light and shade; "fcls" are shares of area where it is all known.
+        How abundances follow from the endmembers, see `hsssl.unmix.RULES`. None is the method's own: "fcls"
+        for vca, nfindr, spa and atgp, "signal" for pure_pixels and daeu, the network for egu_net. "signal"
+        does not care for the brightness of materials, light and shade; "fcls" are shares of area where it is
+        all known.
     progress : bool, optional
         Show a progress bar; None shows it on a terminal.
 
@@ -105,8 +106,8 @@ def unmix(
     Raises
     ------
     ValueError
-        If there are fewer pixels, bands or independent spectra than endmembers, no pixel was measured, or method
-        or rule is unknown.
+        If there are fewer pixels, bands or independent spectra than endmembers, no pixel was measured, or
+        method or rule is unknown.
 
     Examples
     --------
@@ -125,8 +126,8 @@ def unmix(
     measured = measured_pixels(prepared)
     if endmembers > min(prepared.bands, int(measured.sum())):
         raise ValueError(
-            f"{cube.source}: {endmembers} endmembers need as many bands and pixels; there are {prepared.bands} "
-            f"usable bands and {int(measured.sum())} measured pixels"
+            f"{cube.source}: {endmembers} endmembers need as many bands and pixels; there are "
+            f"{prepared.bands} usable bands and {int(measured.sum())} measured pixels"
         )
     fit, own = UNMIXERS[method]
     learned = fit(prepared, measured, endmembers, seed=seed, progress=progress)

@@ -1,7 +1,7 @@
 """Abundances of every pixel for given endmembers: exact constrained least squares, and a sparse variant.
 
-`nnls` and `fcls` follow all pixels' active sets at once. Pixels that share a set of endmembers in use share one
-small inverse, so that the work is matrix products; what is returned meets its constraints exactly.
+`nnls` and `fcls` follow all pixels' active sets at once. Pixels that share a set of endmembers in use share
+one small inverse, so that the work is matrix products; what is returned meets its constraints exactly.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def sunsal(
 ) -> Any:
     """Return sparse abundances by SUnSAL, the alternating direction method of multipliers.
 
-    ``a_i = argmin 1/2 |x_i - a E|^2 + sparsity |a|_1`` subject to ``a >= 0``, and ``sum(a) = 1`` where asked for.
-    For a library of many spectra, from which each pixel needs a few.
+    ``a_i = argmin 1/2 |x_i - a E|^2 + sparsity |a|_1`` subject to ``a >= 0``, and ``sum(a) = 1`` where asked
+    for. For a library of many spectra, from which each pixel needs a few.
 
     Parameters
     ----------
@@ -161,8 +161,8 @@ def _active_set(gram: Tensor, b: Tensor, *, sum_to_one: bool) -> Tensor:
     """Minimise ``1/2 a G a - b a`` for every row of ``b`` (n, p) over a >= 0, of sum one where asked for.
 
     From a feasible start, each turn solves the equality problem on the endmembers in use (the passive
-    set), goes there as far as all stay positive, and drops those that reach zero; at a minimum it takes in the
-    endmember whose gradient promises most, until none does. The objective never rises.
+    set), goes there as far as all stay positive, and drops those that reach zero; at a minimum it takes in
+    the endmember whose gradient promises most, until none does. The objective never rises.
     """
     n, p = b.shape
     scale = gram.diagonal().mean()
@@ -225,7 +225,7 @@ def _on_passive(gram: Tensor, b: Tensor, passive: Tensor, sum_to_one: bool) -> T
 
 def _distinct(passive: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct rows of a boolean matrix and each row's number among them."""
-    n, p = passive.shape
+    p = passive.shape[1]
     if p > 62:
         sets, which = torch.unique(passive, dim=0, return_inverse=True)
         return sets, which

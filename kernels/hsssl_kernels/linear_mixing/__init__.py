@@ -1,4 +1,4 @@
-"""Linear mixing: abundances times endmembers, compared with the spectra without forming their reconstruction."""
+"""Linear mixing: abundances times endmembers, compared with spectra; no reconstruction is formed."""
 
 from hsssl_kernels.linear_mixing.op import linear_mixing
 

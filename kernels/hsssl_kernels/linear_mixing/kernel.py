@@ -3,9 +3,9 @@
     r_i = a_i E,   mse_i = |x_i - r_i|^2 / D,   sad_i = 2 asin(|x_i / |x_i| - r_i / |r_i|| / 2)
     dloss_i / dr_i = alpha_i x_i + beta_i r_i =: g_i,   da_i = g_i E^T,   dE = sum_i a_i^T g_i
 
-Saved: the loss and, for sad, 1 / |x| and 1 / |r|, three numbers a row. r is formed again from a and E wherever it
-is needed, 2 n p D operations; p is small, so that n D values read (twice for sad), and twice on the
-way back, bound the time. Loss: Palsson et al. 2018, 10.1109/ACCESS.2018.2818280 (spectral angle).
+Saved: the loss and, for sad, 1 / |x| and 1 / |r|, three numbers a row. r is formed again from a and E
+wherever it is needed, 2 n p D operations; p is small, so that n D values read (twice for sad), and twice on
+the way back, bound the time. Loss: Palsson et al. 2018, 10.1109/ACCESS.2018.2818280 (spectral angle).
 """
 
 # The bodies of @triton.jit functions hold no Python types.

@@ -30,8 +30,9 @@ def linear_mixing(
 ) -> Tensor:
     """Return how far spectra are from the mixtures that abundances and endmembers make.
 
-    ``mse_i = mean_d (x_i - a_i E)_d^2``; ``sad_i`` is the angle between x_i and a_i E in radians, pi / 2 where
-    one of them is zero. The reconstruction a E (n, D) is never in memory as a whole, in either direction.
+    ``mse_i = mean_d (x_i - a_i E)_d^2``; ``sad_i`` is the angle between x_i and a_i E in radians, pi / 2
+    where one of them is zero. The reconstruction a E (n, D) is never in memory as a whole, in either
+    direction.
 
     Parameters
     ----------

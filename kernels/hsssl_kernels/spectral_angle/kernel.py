@@ -3,9 +3,10 @@
     angle_i = 2 asin(|u_i - v_i| / 2),  from the other side where it is obtuse; u = x / |x|, v = y / |y|
     dx_i = w_i (v_i - c_i u_i) / |x_i|,  dy_i = w_i (u_i - c_i v_i) / |y_i|,  w = -upstream / sin(angle)
 
-Pairs: saved are the angle and both inverse norms; 2 n D values read, on the way back 2 n D read and written: bound
-by memory. All against all: one tile product and the arccosine in its epilogue, 2 n m D operations, (n + m) D values
-read, n m written. Angle: Kruse et al. 1993, 10.1016/0034-4257(93)90013-N; arcsine: Cephes ``asinf`` (Moshier).
+Pairs: saved are the angle and both inverse norms; 2 n D values read, on the way back 2 n D read and written:
+bound by memory. All against all: one tile product and the arccosine in its epilogue, 2 n m D operations, (n +
+m) D values read, n m written. Angle: Kruse et al. 1993, 10.1016/0034-4257(93)90013-N; arcsine: Cephes
+``asinf`` (Moshier).
 """
 
 # The bodies of @triton.jit functions hold no Python types.
@@ -46,7 +47,7 @@ def _arcsine(x):
 
 @triton.jit
 def angle_of_halves(apart, along):
-    """Return the angle between unit vectors from |u - v|^2 and |u + v|^2; pi / 2 where one of them is zero."""
+    """Return the angle between unit vectors from |u - v|^2 and |u + v|^2; pi / 2 where one is zero."""
     near = tl.minimum(apart, along)
     angle = 2.0 * _arcsine(tl.minimum(0.5 * tl.sqrt(near), 1.0))
     angle = tl.where(apart > along, 3.141592653589793 - angle, angle)

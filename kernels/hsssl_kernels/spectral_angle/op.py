@@ -21,9 +21,11 @@ def spectral_angle(
 ) -> Tensor:
     """Return spectral angles in radians: of every row of ``x`` with every row of ``y``, or of row with row.
 
-    ``angle = arccos(<x, y> / (|x| |y|))``, from 0 to pi, whatever the rows' lengths; pi / 2 where a row is zero.
-    Row with row, it is formed from the difference of the unit rows and loses no digits at small angles; all
-    against all, from their product, exact to about 3e-4 at 0 in float32. At exactly 0 or pi the gradient is 0.
+    ``angle = arccos(<x, y> / (|x| |y|))``, from 0 to pi, whatever the rows' lengths; pi / 2 where a row is
+    zero. Row with row, it is formed from the difference of the unit rows and loses no digits at small angles;
+    all against all, from their product, exact to about 3e-4 at 0 in float32. At exactly 0 or pi the gradient
+    is
+    0.
 
     Parameters
     ----------
@@ -69,8 +71,8 @@ def spectral_divergence(
 ) -> Tensor:
     """Return the spectral information divergence (SID): of all rows with all, or of row with row.
 
-    ``sid = sum_d (p_d - q_d) (log p_d - log q_d)`` with the spectra divided by their sums, p = x / sum(x). Plain
-    torch on every device: two matrix products.
+    ``sid = sum_d (p_d - q_d) (log p_d - log q_d)`` with the spectra divided by their sums, p = x / sum(x).
+    Plain torch on every device: two matrix products.
 
     Parameters
     ----------

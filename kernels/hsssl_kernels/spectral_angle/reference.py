@@ -9,7 +9,7 @@ __all__ = ["angle_between", "angles_reference", "spectral_angle_reference", "spe
 
 
 def angles_reference(x: Tensor, y: Tensor) -> Tensor:
-    """Return the angle of each row of ``x`` (n, D) to that of ``y``, ``2 atan2(|u - v|, |u + v|)`` of unit rows.
+    """Return the angle of each row of ``x`` (n, D) to that of ``y``, by `angle_between`.
 
     It loses no digits at small angles, as the arccosine does; pi / 2 where a row is zero.
     """
