@@ -35,3 +35,9 @@ def test_two_processes_share_a_run(tmp_path):
     assert [row["step"] for row in finished.metrics] == [0, 10, 11]
     assert finished.config["processes"] == 2
     assert finished.encoder().spec.encoder == "spectral_spatial"
+
+
+def test_unmix_samson(tmp_path, data_dir):
+    out = run(str(EXAMPLES / "unmix_samson.py"), str(data_dir), str(tmp_path / "s.json"), "1", "pure_pixels")
+    assert "| pure_pixels | signal | 1 | 0.022 (0.022) | 0.020 (0.020) |" in out
+    assert (tmp_path / "s.md").is_file()
