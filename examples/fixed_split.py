@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with the two maps of the split")
     parser.add_argument("--out", type=Path, required=True, help="writes OUT.json and OUT.md")
-    parser.add_argument("--seeds", type=int, default=5, help="pretrainings, each fine-tuned once")
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="each a pretraining")
     parser.add_argument("--steps", type=int, default=1500, help="pretraining steps")
     parser.add_argument("--epochs", type=int, default=20, help="of fine-tuning")
     args = parser.parse_args()
@@ -61,39 +61,46 @@ def main() -> None:
     names = ("split_train_695.tif", "split_test_9671.tif")
     maps = [STANDARD[hsssl.open_labels(args.data / name)] for name in names]
     settings = {"steps": args.steps, "lr": 4e-3, "epochs": args.epochs}
-    options = " ".join(f"--{name} {getattr(args, name)}" for name in ("seeds", "steps", "epochs"))
-    record = {
-        "train_pixels": np.count_nonzero(maps[0]),
-        "test_pixels": np.count_nonzero(maps[1]),
+    record = earlier(args.out, settings) or {
+        "train_pixels": int(np.count_nonzero(maps[0])),
+        "test_pixels": int(np.count_nonzero(maps[1])),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"torch {torch.__version__}",
         "commit": describe_software(torch.device("cpu"))["commit"],
-        "command": f"python examples/fixed_split.py DATA {options} --out OUT",
+        "command": f"python examples/fixed_split.py DATA --steps {args.steps} --epochs {args.epochs} --out OUT",
+        "settings": settings,
         "published_oa_percent": PUBLISHED,
         "rows": [],
-    } | settings
-    for seed in range(args.seeds):
-        frozen, tuned = scores(scene, maps, seed, settings)
-        record["audit"] = vars(frozen[0].audit)
-        record["rows"] += [row | {"seed": seed} for score in (*frozen, tuned) for row in score.runs]
-        if seed == 0:  # hand-made features know no seed
-            record["rows"] += [
-                row for score in frozen for name in score.baselines for row in score.baselines[name].runs
-            ]
-        write(args.out, record)  # anew after every seed: a run that is stopped has something to show
+    }
+    for seed in args.seeds:
+        if any(row["seed"] == seed for row in record["rows"] if row["classifier"] == "finetune"):
+            continue
+        found = scores(scene, maps, seed, settings, baselines=not record["rows"])
+        record["audit"] = vars(found[0].audit)
+        record["rows"] += [row | {"seed": seed} for score in found for row in score.runs]
+        # hand-made features know no seed
+        record["rows"] += [row for score in found[:2] for one in score.baselines.values() for row in one.runs]
+        write(args.out, record)  # anew after every seed: a run that was stopped goes on from there
     print(args.out.with_suffix(".md").read_text(encoding="utf-8"))
 
 
-def scores(scene, maps: list[np.ndarray], seed: int, settings: dict) -> tuple[list, "hsssl.evaluate.Score"]:
+def earlier(out: Path, settings: dict) -> dict | None:
+    """Return what an earlier run with these settings wrote, or None."""
+    file = out.with_suffix(".json")
+    record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return record if record.get("settings") == settings else None
+
+
+def scores(scene, maps: list[np.ndarray], seed: int, settings: dict, *, baselines: bool) -> list:
     """Pretrain with one seed; return the scores of frozen features (linear, SVM) and of fine-tuning."""
     cube = hsssl.prepare(scene.cube)
     with tempfile.TemporaryDirectory() as folder:
         pretraining = {"method": "simclr", "steps": settings["steps"], "lr": settings["lr"], "seed": seed}
         encoder = hsssl.pretrain([cube], out=Path(folder) / "run", **pretraining).encoder()
     features = hsssl.embed(encoder, cube)
-    options = {"split": "fixed", "patch_size": encoder.spec.footprint, "cube": cube}
+    options = {"split": "fixed", "patch_size": encoder.spec.footprint, "cube": cube if baselines else None}
     frozen = [hsssl.evaluate(features, maps, classifier, **options) for classifier in ("linear", "svm")]
-    return frozen, hsssl.finetune(encoder, cube, maps, "fixed", seeds=[seed], epochs=settings["epochs"])
+    return [*frozen, hsssl.finetune(encoder, cube, maps, "fixed", seeds=[seed], epochs=settings["epochs"])]
 
 
 def write(out: Path, record: dict) -> None:
@@ -102,7 +109,7 @@ def write(out: Path, record: dict) -> None:
     position, inside = (100 * record["audit"][key] for key in ("coordinates_oa", "test_in_train_patch"))
     published = "\n".join(f"| {name} | {oa:.2f} |" for name, oa in PUBLISHED.items())
     shown = {"table": table(record["rows"]), "published": published, "position": position, "inside": inside}
-    out.with_suffix(".md").write_text(PAGE.format(**record, **shown), encoding="utf-8")
+    out.with_suffix(".md").write_text(PAGE.format(**record, **record["settings"], **shown), encoding="utf-8")
 
 
 def table(rows: list[dict]) -> str:
