@@ -67,7 +67,8 @@ def main() -> None:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"torch {torch.__version__}",
         "commit": describe_software(torch.device("cpu"))["commit"],
-        "command": f"python examples/fixed_split.py DATA --steps {args.steps} --epochs {args.epochs} --out OUT",
+        "command": f"python examples/fixed_split.py DATA --out OUT --steps {args.steps} "
+        f"--epochs {args.epochs}",
         "settings": settings,
         "published_oa_percent": PUBLISHED,
         "rows": [],
