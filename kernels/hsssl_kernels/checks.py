@@ -27,6 +27,8 @@ def check_rows(op: str, name: str, x: Tensor) -> None:
         raise TypeError(
             f"{op}: `{name}` must be a tensor, got {type(x).__name__}; convert it with torch.as_tensor"
         )
+    if x.layout != torch.strided:
+        raise TypeError(f"{op}: `{name}` must be a dense tensor, got {x.layout}; call to_dense()")
     if x.ndim != 2:
         raise ValueError(
             f"{op}: `{name}` must have shape (n, D), got {tuple(x.shape)}; flatten all but the last dimension"

@@ -79,10 +79,9 @@ class TowerRows(torch.autograd.Function):
         dt = None
         if ctx.needs_input_grad[2]:
             if is_swept(query):
-                logs = ctx.saved_tensors[10:12]
-                dt = (
-                    gradients[0] * _rows_by_temperature(query, key, value, *logs, ctx.options)
-                ).sum() / value
+                over_keys, over_queries = ctx.saved_tensors[10:12]
+                rows = _rows_by_temperature(query, key, value, over_keys, over_queries, ctx.options)
+                dt = (gradients[0] * rows).sum() / value
             else:  # every similarity is linear in its query
                 dt = -along.sum(dtype=torch.float64) / value
             dt = dt.to(temperature).reshape(temperature.shape)

@@ -125,9 +125,13 @@ def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, T
         stripe = similarity(x[rows] * scale, y, scratch)  # (r, m)
         top = torch.zeros_like(stripe[:, :1]) if safe else stripe.amax(1, keepdim=True)
         share = (stripe if safe else stripe.sub_(top)).exp_()
-        total = share.sum(1, keepdim=True)
+        # P_ii - 1 is minus the sum of the others, in which nothing cancels
+        positive = share.diagonal(first).clone()
+        share.diagonal(first).zero_()
+        others = share.sum(1)
+        share.diagonal(first).copy_(others).neg_()
+        total = (others + positive).unsqueeze(1)
         log[rows] = (total.to(log.dtype).log() + top).squeeze(1)
-        share.diagonal(first).sub_(total.squeeze(1))
         torch.mm(share, y, out=dx[rows]).div_(total)
         dy.addmm_(share.T, x[rows] / total)
     return log, dx, dy
@@ -151,14 +155,19 @@ def self_lse_with_grad_blocked(x: Tensor, scale: float) -> tuple[Tensor, Tensor]
     # every row divides by the sum it has itself: where one key takes all, its share is 1 to the last bit
     top = torch.zeros_like(s[:, :1]) if _is_safe(x, x, scale) else s.amax(1, keepdim=True)
     share = s.sub_(top).exp_()
-    total = share.sum(1, keepdim=True)
+    # P - 1 of a positive is minus the sum of the others, in which nothing cancels
+    half = len(x) // 2
+    pairs = [share.diagonal(half), share.diagonal(-half)]
+    positive = torch.cat(pairs)
+    for pair in pairs:
+        pair.zero_()
+    others = share.sum(1)
+    for pair, rest in zip(pairs, others.split(half), strict=True):
+        torch.neg(rest, out=pair)
+    total = (others + positive).unsqueeze(1)
     log = (total.to(log_dtype(x)).log() + top).squeeze(1)
     share /= total
-    share = share + share.T
-    half = len(x) // 2
-    for diagonal in (half, -half):  # the positives, here and not from the sum: shares of nearly 1 cancel
-        share.diagonal(diagonal).sub_(2.0)
-    return log, share @ x
+    return log, (share + share.T) @ x
 
 
 def _scratch(x: Tensor, y: Tensor) -> Tensor:

@@ -154,4 +154,5 @@ def _rows_by_temperature(
     wide = wide_rows(z, normalize)
     everyone = wide_rows(gather(z), normalize) if gathering else wide
     expected, _, _ = expected_similarity(wide, everyone, value, over_rows, wide.new_empty(0), offset)
-    return (wide * wide.roll(len(z) // 2, 0)).sum(1) / value - expected
+    rows: Tensor = (wide * wide.roll(len(z) // 2, 0)).sum(1) / value - expected
+    return rows

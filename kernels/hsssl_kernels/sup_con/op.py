@@ -16,6 +16,8 @@ from hsssl_kernels.rows import finish_rows, unit_rows
 
 __all__ = ["sup_con"]
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 def sup_con(
     z: Tensor,
@@ -93,7 +95,7 @@ def sup_con(
 
 
 def _check_labels(z: Tensor, labels: Tensor) -> None:
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+    if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"sup_con: `labels` must be an integer tensor, got {kind}; convert it first")
     if labels.shape != z.shape[:1]:
@@ -182,7 +184,8 @@ def _rows_by_temperature(
     everyone = wide_rows(gather(z), normalize) if world > 1 else wide
     expected, _, _ = expected_similarity(wide, everyone, value, over_rows, wide.new_empty(0), offset)
     others = class_sums(everyone, labels)[offset : offset + len(z)] - wide
-    return (wide * others).sum(1) / (count.clamp(min=1) * value) - expected
+    rows: Tensor = (wide * others).sum(1) / (count.clamp(min=1) * value) - expected
+    return rows
 
 
 def _class_sums(values: Tensor, labels: Tensor) -> Tensor:
