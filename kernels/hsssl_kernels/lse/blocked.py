@@ -162,7 +162,7 @@ def self_lse_with_grad_blocked(x: Tensor, scale: float) -> tuple[Tensor, Tensor]
     for pair in pairs:
         pair.zero_()
     others = share.sum(1)
-    for pair, rest in zip(pairs, others.split(half), strict=True):
+    for pair, rest in zip(pairs, (others[:half], others[half:]), strict=True):
         torch.neg(rest, out=pair)
     total = (others + positive).unsqueeze(1)
     log = (total.to(log_dtype(x)).log() + top).squeeze(1)
