@@ -1,7 +1,8 @@
 """Measure `spectral_patch_embed` against others: `PYTHONPATH=kernels python benchmarks/patch_embed.py`.
 
 The others are Conv3d with stride = kernel, unfold + matmul, and torch.compile of that, each from float
-samples and from int16 ones that have to be normalised first. With tokens masked out the others compute all and pick.
+samples and from int16 ones that have to be normalised first. With tokens masked out
+the others compute all and pick.
 Needs torch, triton and numpy. Times of one shape are taken in turns, so that ratios hold on a busy machine.
 """
 
@@ -162,8 +163,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     options.dtype = options.dtype or ("bf16" if device == "cuda" else "fp32")
-    if device == "cpu":
-        limit_memory()
     result: dict[str, Any] = {"machine": machine(device), "dtype": options.dtype, "rows": []}
     print(
         f"{'shape':<7}{'input':<7}{'tokens':<8}{'implementation':<21}"
@@ -172,7 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.shape:
         for raw, masked in ((False, False), (False, True), (True, False), (True, True)):
             try:
-                row = measure(name, raw, masked, options, device)
+                with limit_memory(device):
+                    row = measure(name, raw, masked, options, device)
             except ValueError as failure:
                 print(failure, file=sys.stderr)
                 return 1
