@@ -50,6 +50,7 @@ PER_CLASS, GUARD = 100, 4
 PROTOCOLS = (Protocol("random", 10), Protocol("block", PER_CLASS, GUARD))
 # Defaults of the methods were chosen on splits 0 to 4 of Indian Pines: these are others.
 FIRST_SPLIT = 10
+WARM_UP = 8
 MEASURES = ("oa", "aa", "kappa")
 
 Record = dict[str, Any]
@@ -140,22 +141,23 @@ def apart(work: Callable[..., Record], *arguments: Any) -> Record:
 
 
 def calibrate(scene: tuple[Any, ...], names: Sequence[str], seconds: float, folder: Path) -> Record:
-    """Return for each entry the seconds a step takes: the lower of two short runs, after one to warm up."""
+    """Return for each entry the seconds a step takes: a tenth of the budget less what any run costs."""
     task, costs = load_task(*scene), {}
     for name in names:
-        cost = timed(task, name, folder, 8)
-        steps = max(8, round(0.05 * seconds / cost))
-        costs[name] = min(timed(task, name, folder, steps) for _ in range(2))
+        timed(task, name, folder, WARM_UP)
+        short = timed(task, name, folder, WARM_UP)
+        steps = max(WARM_UP, round(0.1 * seconds * WARM_UP / short))
+        costs[name] = (timed(task, name, folder, WARM_UP + steps) - short) / steps
         print(f"{name}: {1e3 * costs[name]:.1f} ms a step", flush=True)
     return costs
 
 
 def timed(task: Task, name: str, folder: Path, steps: int) -> float:
-    """Return the seconds a step takes in a run of ``steps``."""
+    """Return the seconds of a run of ``steps``."""
     settings = ENTRIES[name] | {"steps": steps}
     start = clock()
     hsssl.pretrain([task.cube], out=folder, batch_size=BATCH, overwrite=True, progress=False, **settings)
-    return (clock() - start) / steps
+    return clock() - start
 
 
 def measure(scene: tuple[Any, ...], folder: Path, made_by: Mapping[str, Any]) -> Record:
