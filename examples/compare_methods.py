@@ -8,7 +8,8 @@ called again, it goes on with what is missing; --redo NAME makes a method's runs
 
 Time is CPU time of one thread, and on a GPU wall time. --seconds buys each method a number of steps, by the
 cost of a step in a short run before; the learning rate's schedule needs that number. Programs beside it on
-the same cores make a step dearer: run --calibrate first, on a quiet machine.
+the same cores make a step dearer: run --calibrate first, on a quiet machine; called again it keeps the
+lower cost.
 """
 
 from __future__ import annotations
@@ -90,13 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def step_costs(
     file: Path, scene: tuple[Any, ...], names: Sequence[str], options: argparse.Namespace
 ) -> dict[str, float]:
-    """Return the seconds a step of each entry takes, timing those that are new or to be made anew."""
+    """Return the seconds a step of each entry takes, timing new ones, and all to calibrate."""
     for name in options.redo:
         for record in (file.parent / slug(name)).glob("*/record.json"):
             record.unlink()
     costs = {name: cost for name, cost in (read(file) or {}).items() if name not in options.redo}
-    if missing := [name for name in names if name not in costs]:
-        costs |= apart(calibrate, scene, missing, options.seconds, file.parent / "calibration")
+    if missing := [name for name in names if options.calibrate or name not in costs]:
+        found = apart(calibrate, scene, missing, options.seconds, file.parent / "calibration")
+        costs |= {name: min(cost, costs.get(name, cost)) for name, cost in found.items()}
         write_text_atomic(file, json.dumps(costs, indent=1))
     return costs
 
@@ -129,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--splits", type=int, default=10, help="splits of each protocol (default 10)")
     parse.add_argument("--methods", nargs="+", choices=ENTRIES, metavar="NAME", help="default: all")
     parse.add_argument("--redo", nargs="+", choices=ENTRIES, metavar="NAME", default=[], help="make anew")
-    parse.add_argument("--calibrate", action="store_true", help="only time what was not timed yet")
+    parse.add_argument("--calibrate", action="store_true", help="only time the steps of each")
     parse.add_argument("--out", default="runs/comparison", help="its folder for the scene")
     return parse
 
