@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,17 +60,35 @@ Record = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if options.seconds <= 0 or min(options.seeds, options.splits) < 1:
+        parser().error("--seconds must be above 0, --seeds and --splits at least 1")
     # OpenMP reads it as torch is loaded, which each run does in a process of its own.
     os.environ["OMP_NUM_THREADS"] = "1"
     folder = Path(options.out) / slug(Path(options.scene).stem)
     scene = (options.scene, options.labels, options.fixed)
     folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys([UNTRAINED, *(options.methods or ENTRIES)]))
-    costs = step_costs(folder / "costs.json", scene, names, options)
+    try:
+        costs = step_costs(folder / "costs.json", scene, names, options)
+    except (ValueError, OSError) as error:
+        print(f"compare_methods: {error}", file=sys.stderr)
+        return 2
     if options.calibrate:
         return 0
+    records, failed = finished(scene, plan(folder, names, costs, options))
+    if not {None, UNTRAINED} < {record["made_by"].get("entry") for record in records}:
+        print("no table: the baselines, the untrained encoder or every method failed", file=sys.stderr)
+        return 1
+    about = {"scene": folder.name, "command": command(arguments or sys.argv[1:]), "seconds_per_step": costs}
+    write_tables(folder, records, about)
+    print(folder / "table.md")
+    return 1 if failed else 0
+
+
+def finished(scene: tuple[Any, ...], runs: Mapping[Path, Record]) -> tuple[list[Record], int]:
+    """Make the runs that are missing; return the records of all, and how many failed."""
     records, failed = [], 0
-    for run, made_by in plan(folder, names, costs, options).items():
+    for run, made_by in runs.items():
         record = read(run / "record.json")
         if record is None or record["made_by"] != made_by:
             print(run, flush=True)
@@ -82,10 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             write_text_atomic(run / "record.json", json.dumps(record))
         records.append(record)
-    made = " ".join(["python examples/compare_methods.py", *(arguments or sys.argv[1:])])
-    write_tables(folder, records, {"scene": options.scene, "command": made, "seconds_per_step": costs})
-    print(folder / "table.md")
-    return 1 if failed else 0
+    return records, failed
 
 
 def step_costs(
@@ -246,6 +262,15 @@ def peak_mib() -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def command(arguments: Sequence[str]) -> str:
+    """Return the command line, the folder of scenes by its variable, as it is different on each machine."""
+    line, data = (
+        shlex.join(["python", "examples/compare_methods.py", *arguments]),
+        os.environ.get("HSSSL_DATA"),
+    )
+    return line.replace(data, "$HSSSL_DATA") if data else line
 
 
 def slug(name: str) -> str:

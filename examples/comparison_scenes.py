@@ -31,7 +31,7 @@ def load_task(scene: str, labels: str | None, fixed: tuple[str, str] | None) -> 
     if labels is None and scene not in hsssl.SCENES:
         raise ValueError(f"{scene}: give its label map as --labels")
     cube = hsssl.prepare(hsssl.open_cube(scene))
-    maps = tuple(hsssl.open_labels(path) for path in fixed) if fixed else None
+    maps = (hsssl.open_labels(fixed[0]), hsssl.open_labels(fixed[1])) if fixed else None
     return Task(cube, hsssl.open_labels(labels or scene), maps)
 
 
@@ -45,10 +45,11 @@ def load_tiles(folder: Path) -> Task:
     if not paths:
         raise ValueError(f"{folder}: no tiles; a folder of tiles has images/*.tif and labels/*.tif")
     tiles = [hsssl.open_cube(path) for path in paths]
-    corners = np.array([(tile.transform[5], tile.transform[2]) for tile in tiles])  # (tiles, 2): y, x
-    size = np.array([tiles[0].transform[4], tiles[0].transform[0]])
-    north_west = np.array([corners[:, 0].max(), corners[:, 1].min()])
-    places = np.rint((corners - north_west) / size).astype(int)
+    lies = np.array([tile.transform or [np.nan] * 6 for tile in tiles])  # (tiles, 6)
+    if np.isnan(lies).any():
+        raise ValueError(f"{folder}: tiles are joined by their georeference; some have none")
+    places = lies[:, [5, 2]] / lies[0, [4, 0]]  # (tiles, 2): row, col
+    places = np.rint(places - places.min(axis=0)).astype(int)
     extent = (places + [(tile.rows, tile.cols) for tile in tiles]).max(axis=0)
     values = np.zeros((*extent, tiles[0].bands), dtype=tiles[0].values.dtype)
     labels = np.zeros(extent, dtype=np.int64)

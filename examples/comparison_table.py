@@ -56,7 +56,7 @@ def table_rows(records: Sequence[Record]) -> list[Row]:
 def markdown(rows: Sequence[Row], verdicts: Sequence[Verdicts], about: Mapping[str, Any]) -> str:
     """Return the tables, what they mean, and how they were made."""
     protocols = [verdict.protocol for verdict in verdicts]
-    parts = [f"# Methods compared on {Path(about['scene']).name}", made_with(rows, about), _NOTE]
+    parts = [f"# Methods compared on {about['scene']}", made_with(rows, about), _NOTE]
     parts += [" ".join(sentences(verdict)) for verdict in verdicts]
     parts += [audit_sentence(rows, protocol) for protocol in protocols]
     head = [f"{_HEADINGS[p]}: {_LABELS[c]}" for p in protocols for c in CLASSIFIERS]

@@ -40,6 +40,7 @@ def test_end_to_end_and_again(tmp_path, monkeypatch, capsys):
     import compare_methods
 
     monkeypatch.setattr(compare_methods, "apart", lambda work, *arguments: work(*arguments))
+    monkeypatch.setattr(compare_methods, "BATCH", 64)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     options = [*write_scene(tmp_path), "--seconds", "0.01", "--seeds", "2", "--splits", "3"]
     options += ["--out", str(tmp_path / "out"), "--methods", "simclr", "vae"]
@@ -95,7 +96,11 @@ def test_a_method_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, cap
         return function(*arguments)
 
     monkeypatch.setattr(compare_methods, "apart", apart)
+    monkeypatch.setattr(compare_methods, "BATCH", 64)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "small").mkdir()
+    costs = dict.fromkeys(["simclr", "vae", "untrained encoder"], 1.0)
+    (tmp_path / "small" / "costs.json").write_text(json.dumps(costs))
     options = [*write_scene(tmp_path), "--seconds", "0.01", "--seeds", "1", "--splits", "2"]
     assert compare_methods.main([*options, "--out", str(tmp_path), "--methods", "simclr", "vae"]) == 1
     assert "simclr/seed0: failed: step 3: the loss is nan" in capsys.readouterr().err
@@ -213,8 +218,16 @@ def test_tiles_lie_where_they_were_taken(data_dir):
     assert len(trained_tiles(folder / "train_files.csv")) == 14
 
 
-def test_wrong_inputs(tmp_path):
+def test_wrong_inputs(tmp_path, monkeypatch, capsys):
+    import compare_methods
     from comparison_scenes import load_task
+
+    monkeypatch.setattr(compare_methods, "apart", lambda work, *arguments: work(*arguments))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert compare_methods.main(["--scene", "indian_pine", "--labels", "x", "--out", str(tmp_path)]) == 2
+    assert "indian_pines" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compare_methods.main(["--seeds", "0", "--out", str(tmp_path)])
 
     with pytest.raises(ValueError, match="give its label map as --labels"):
         load_task("cube.mat", None, None)
