@@ -1,7 +1,8 @@
 """Measure `spectral_patch_embed` against others: `PYTHONPATH=kernels python benchmarks/patch_embed.py`.
 
 The others are Conv3d with stride = kernel, unfold + matmul, and torch.compile of that, each from float
-samples and from int16 ones that have to be normalised first. With tokens masked out the others compute all and pick.
+samples and from int16 ones that have to be normalised first. With tokens masked out the others compute all
+and pick. The gradient by the tokens is given, and the same for all.
 Needs torch, triton and numpy. Times of one shape are taken in turns, so that ratios hold on a busy machine.
 """
 
