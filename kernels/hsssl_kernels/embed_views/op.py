@@ -192,7 +192,8 @@ def _grad_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 _SOURCE = (
     "Tensor cube, Tensor centres, Tensor mean, Tensor scale, Tensor? sample_ids, Tensor? valid,"
-    " Tensor? visible, SymInt patch_size, float[] strengths, SymInt seed, SymInt step, SymInt patch, SymInt group"
+    " Tensor? visible, SymInt patch_size, float[] strengths, SymInt seed, SymInt step, SymInt patch,"
+    " SymInt group"
 )
 
 # _embed_op(...) -> tokens (2, B, V, D); weight is (1 or G, D, K), table (1 or G or G S, D)
