@@ -125,10 +125,12 @@ def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, dev
     calls |= {"conv3d": conv3d, "unfold + matmul": unfold_matmul}
     if options.compile:
         calls["torch.compile of it"] = torch.compile(unfold_matmul, dynamic=False)
+    with torch.no_grad():
+        gradient = torch.ones_like(ours(named, shape))
     runs: dict[str, dict[str, Callable[[], Any]]] = {"forward": {}, "both": {}}
     for peer, call in calls.items():
         runs["forward"][peer] = torch.no_grad()(partial(call, named, shape))
-        runs["both"][peer] = partial(_forward_backward, call, named, shape)
+        runs["both"][peer] = partial(_forward_backward, call, named, shape, gradient)
     row: dict[str, Any] = {
         "shape": name,
         "input": "int16" if raw else "float",
@@ -145,9 +147,10 @@ def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, dev
     return row
 
 
-def _forward_backward(call: Callable[..., Tensor], named: dict[str, Any], shape: Shape) -> None:
-    tokens = call(named, shape)
-    tokens.backward(torch.ones_like(tokens))
+def _forward_backward(
+    call: Callable[..., Tensor], named: dict[str, Any], shape: Shape, gradient: Tensor
+) -> None:
+    call(named, shape).backward(gradient)
     named["weight"].grad = named["bias"].grad = None
 
 
