@@ -124,6 +124,7 @@ def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, dev
     calls: dict[str, Callable[..., Tensor]] = {"hsssl_kernels": ours}
     calls |= {"conv3d": conv3d, "unfold + matmul": unfold_matmul}
     if options.compile:
+        torch.compiler.reset()  # beyond a few shapes it would silently stop compiling
         calls["torch.compile of it"] = torch.compile(unfold_matmul, dynamic=False)
     with torch.no_grad():
         gradient = torch.ones_like(ours(named, shape))
