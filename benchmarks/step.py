@@ -154,7 +154,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", help="write JSON here")
     options = parser.parse_args(arguments)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    command = " ".join(["benchmarks/step.py", *(sys.argv[1:] if arguments is None else arguments)])
+    command = " ".join(
+        [
+            "PYTHONPATH=kernels:. python benchmarks/step.py",
+            *(sys.argv[1:] if arguments is None else arguments),
+        ]
+    )
     result: dict[str, Any] = {"machine": machine(device), "command": command, "rows": []}
     print(f"{'case':<18}{'input':<13}{'step':>10}{'outside the model':>24}{'patches/s':>12}")
     for name in options.case:

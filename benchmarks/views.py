@@ -235,7 +235,12 @@ def main(arguments: list[str] | None = None) -> int:
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     result: dict[str, Any] = {"machine": machine(options.device)}
     result |= {
-        "command": " ".join(["benchmarks/views.py", *(sys.argv[1:] if arguments is None else arguments)]),
+        "command": " ".join(
+            [
+                "PYTHONPATH=kernels:. python benchmarks/views.py",
+                *(sys.argv[1:] if arguments is None else arguments),
+            ]
+        ),
         "rows": [],
     }
     for name in SCENES:
