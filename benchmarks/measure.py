@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ceilings", "error", "extra_peak_mib", "limit_memory", "machine", "release", "times"]
+__all__ = [
+    "ceilings",
+    "error",
+    "extra_peak_mib",
+    "limit_memory",
+    "machine",
+    "release",
+    "synchronize",
+    "times",
+]
 
 
 def synchronize(device: str) -> None:

@@ -144,3 +144,22 @@ def test_every_width_has_a_tile() -> None:
 def test_tuning_without_a_gpu_says_so(capsys) -> None:
     assert tune.main([]) == 2
     assert "needs a CUDA or ROCm device" in capsys.readouterr().err
+
+
+def test_a_step_is_measured_from_a_bare_checkout(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "step.py"), "--case", "demo", "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--seconds", "0.01", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "kernels"), str(ROOT)])},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(out.read_text())["rows"]
+    for kind in ("hsssl", "dataloader"):
+        m = row[kind]
+        assert 0 < m["outside_ms"] < m["step_ms"]
+        assert m["outside_share"] == pytest.approx(m["outside_ms"] / m["step_ms"])
+        assert m["patches_per_second"] == pytest.approx(1e3 * 1024 / m["step_ms"])
