@@ -117,7 +117,12 @@ def load_scene(name: str) -> Scene:
 
 
 def open_cube(
-    source: str | os.PathLike[str], *, variable: str | None = None, wavelengths: Wavelengths = None
+    source: str | os.PathLike[str],
+    *,
+    variable: str | None = None,
+    wavelengths: Wavelengths = None,
+    lazy: bool | None = None,
+    **options: Any,
 ) -> Cube:
     """Open a cube by the path of its file or by the name of a scene.
 
@@ -129,6 +134,10 @@ def open_cube(
         Name of the cube in a MATLAB file; needed only where several have three dimensions.
     wavelengths : array_like (bands,) in nm, str or None
         Band centres to use in place of the file's: an array, "start:stop" in nm, or a text file.
+    lazy : bool or None
+        Leave the values in the file until they are sliced; None does so for large files only.
+    **options
+        What the reader of the format takes besides; see `hsssl.readers.read`.
 
     Returns
     -------
@@ -151,7 +160,7 @@ def open_cube(
         cube = load_scene(name).cube
         centres = band_wavelengths(wavelengths, cube.bands, source=name)
         return cube if centres is None else replace(cube, wavelengths=centres, fwhm=None)
-    return read(_existing(name), variable=variable, wavelengths=wavelengths)
+    return read(_existing(name), variable=variable, wavelengths=wavelengths, lazy=lazy, **options)
 
 
 def open_labels(source: str | os.PathLike[str], *, variable: str | None = None) -> IntArray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hsssl.readers.wavelengths import parse_wavelengths
 __all__ = ["parse_wavelengths", "read", "read_envi", "read_mat", "read_raster"]
 
 Wavelengths = NDArray[np.floating[Any]] | Sequence[float] | str | os.PathLike[str] | None
+Reader = Callable[..., Cube]
 
 _NO_READER = {
     ".h5": "HDF5", ".he5": "HDF5", ".hdf": "HDF", ".hdf5": "HDF5", ".nc": "NetCDF",
@@ -27,18 +29,26 @@ _NO_READER = {
 
 
 def read(
-    path: str | os.PathLike[str], *, variable: str | None = None, wavelengths: Wavelengths = None
+    path: str | os.PathLike[str],
+    *,
+    wavelengths: Wavelengths = None,
+    lazy: bool | None = None,
+    **options: Any,
 ) -> Cube:
-    """Read a cube from a MATLAB, ENVI, GeoTIFF or other GDAL raster file.
+    """Read a cube from a file of any format that has a reader.
 
     Parameters
     ----------
     path : path
         A ``.mat`` file, an ENVI header or its data file, or a raster that GDAL opens.
-    variable : str or None
-        Name of the cube in a MATLAB file; needed only where several have three dimensions.
     wavelengths : array_like (bands,) in nm, str or None
         Band centres to use in place of the file's; a text as `parse_wavelengths` takes it.
+    lazy : bool or None
+        Leave the values in the file until they are sliced (True), read them (False), or leave only large
+        ones, above `hsssl.lazy.RESIDENT_BYTES` (None).
+    **options
+        What the format's reader takes besides: ``variable``, ``rows`` and ``cols`` of MATLAB files
+        (`read_mat`), ``byte_order`` of ENVI images (`read_envi`).
 
     Returns
     -------
@@ -50,20 +60,30 @@ def read(
     FileNotFoundError
         If there is no such file.
     ValueError, OSError
-        If the file holds no cube or is damaged; one line that says where and what to do.
+        If the file holds no cube or is damaged, or its format has no such option; one line that says where
+        and what to do.
     """
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f"{file}: no such file")
+    reader = _reader_of(file)
+    taken = inspect.signature(reader).parameters
+    for name in options:
+        if options[name] is not None and name not in taken:
+            known = ", ".join(key for key in taken if key not in ("path", "wavelengths", "lazy")) or "none"
+            raise ValueError(f"{file}: {reader.__name__} takes no {name}; leave it out (it takes: {known})")
+    given = {name: value for name, value in options.items() if value is not None}
+    return reader(file, wavelengths=wavelengths, lazy=lazy, **given)
+
+
+def _reader_of(file: Path) -> Reader:
     if file.is_dir():
         raise ValueError(f"{file}: is a folder; give the cube's file in it")
     suffix = file.suffix.lower()
     if suffix == ".mat":
-        return read_mat(file, variable=variable, wavelengths=wavelengths)
-    if variable is not None:
-        raise ValueError(f"{file}: only MATLAB files have variables; leave --variable out")
+        return read_mat
     if suffix == ".hdr":
-        return read_envi(file, wavelengths=wavelengths)
+        return read_envi
     if suffix in _NO_READER:
         raise ValueError(
             f"{file}: no reader for {_NO_READER[suffix]} files; convert it to GeoTIFF or ENVI, "
@@ -71,8 +91,8 @@ def read(
         )
     # A TIFF may have an ENVI header beside it, which then describes a TIFF and not raw numbers.
     if not _is_tiff(file) and find_header(file) is not None:
-        return read_envi(file, wavelengths=wavelengths)
-    return read_raster(file, wavelengths=wavelengths)
+        return read_envi
+    return read_raster
 
 
 def _is_tiff(file: Path) -> bool:
