@@ -42,8 +42,8 @@ class Cube:
     valid : ndarray, shape (rows, cols), bool, or None
         False where a pixel was not measured. None is computed from the raw numbers: a pixel is
         invalid if every band, or any band that is not void throughout, is nodata or not finite.
-    scale, offset : float
-        Physical value = raw value x scale + offset.
+    scale, offset : float or ndarray, shape (bands,), float64
+        Physical value = raw value x scale + offset; arrays where bands differ.
     scale_source : str
         Where ``scale`` and ``offset`` come from; empty if the file states none.
     crs : str or None
@@ -71,8 +71,8 @@ class Cube:
     good_bands: BoolArray = None  # type: ignore[assignment]  # filled in __post_init__
     nodata: float | None = None
     valid: BoolArray = None  # type: ignore[assignment]
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float | FloatArray = 1.0
+    offset: float | FloatArray = 0.0
     scale_source: str = ""
     crs: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
@@ -99,9 +99,9 @@ class Cube:
             fill(self, "source_index", np.arange(bands))
         if self.source_bands is None:
             fill(self, "source_bands", bands)
-        for name in ("wavelengths", "fwhm", "good_bands", "source_index"):
+        for name in ("wavelengths", "fwhm", "good_bands", "source_index", "scale", "offset"):
             array = getattr(self, name)
-            if array is not None and array.shape != (bands,):
+            if isinstance(array, np.ndarray) and array.shape != (bands,):
                 raise ValueError(f"{self.source}: {name} must have shape ({bands},), got {array.shape}")
         if self.band_names and len(self.band_names) != bands:
             raise ValueError(f"{self.source}: {bands} bands but {len(self.band_names)} band names")
@@ -143,6 +143,8 @@ class Cube:
             wavelengths=None if self.wavelengths is None else self.wavelengths[pick],
             fwhm=None if self.fwhm is None else self.fwhm[pick],
             good_bands=self.good_bands[pick],
+            scale=self.scale[pick] if isinstance(self.scale, np.ndarray) else self.scale,
+            offset=self.offset[pick] if isinstance(self.offset, np.ndarray) else self.offset,
             band_names=tuple(self.band_names[i] for i in pick) if self.band_names else (),
             source_index=self.source_index[pick],
         )

@@ -56,8 +56,8 @@ def describe(cube: Cube) -> dict[str, Any]:
         "void_bands": number[scan.void].tolist(),
         "nodata": _plain(cube.nodata),
         "invalid_share": float(1 - cube.valid.mean()),
-        "scale": cube.scale,
-        "offset": cube.offset,
+        "scale": _number_or_list(cube.scale),
+        "offset": _number_or_list(cube.offset),
         "scale_source": cube.scale_source,
         "crs": _crs_name(cube.crs),
         "transform": None if cube.transform is None else [float(part) for part in cube.transform],
@@ -88,7 +88,7 @@ def format_description(description: dict[str, Any]) -> str:
     nodata = "not stated" if d["nodata"] is None else str(d["nodata"])
     lines.append(("nodata", f"{nodata}, {100 * d['invalid_share']:.3g} % of the pixels invalid"))
     origin = d["scale_source"] or "none stated"
-    lines.append(("scale", f"value = raw x {d['scale']:g} + {d['offset']:g} ({origin})"))
+    lines.append(("scale", f"value = raw x {_span(d['scale'])} + {_span(d['offset'])} ({origin})"))
     lines.append(("CRS", d["crs"] or "none"))
     if d["transform"] is not None:
         a, b, c, d_, e, f = d["transform"]
@@ -180,8 +180,8 @@ def _suspicious_values(cube: Cube, scan: BandScan) -> list[str]:
     if cube.values.dtype.kind in "iu" and highest in _SATURATED:
         bands = int((maximum == highest).sum())
         found.append(f"the highest value is {highest:.0f} in {bands} band(s): saturated?")
-    if cube.scale_source and cube.scale < 1 and highest * cube.scale + cube.offset > 2:
-        top = highest * cube.scale + cube.offset
+    top = float(np.max(scan.maximum * cube.scale + cube.offset, where=known, initial=-np.inf))
+    if cube.scale_source and np.max(cube.scale) < 1 and top > 2:
         found.append(
             f"reflectance up to {top:.3g} after the file's scale: is the scale right, or is it glint?"
         )
@@ -228,3 +228,15 @@ def _crs_name(wkt: str | None) -> str | None:
 def _plain(value: float | None) -> float | str | None:
     # JSON has no NaN.
     return value if value is None or np.isfinite(value) else str(value)
+
+
+def _number_or_list(value: float | NDArray[np.floating[Any]]) -> float | list[float]:
+    return [float(part) for part in value] if isinstance(value, np.ndarray) else float(value)
+
+
+def _span(value: float | list[float]) -> str:
+    """Write a number, or the range of the bands' numbers."""
+    if not isinstance(value, list):
+        return f"{value:g}"
+    low, high = min(value), max(value)
+    return f"{low:g}" if low == high else f"({low:g} to {high:g} by band)"

@@ -38,6 +38,7 @@ def read_envi(
     *,
     wavelengths: Wavelengths = None,
     byte_order: ByteOrder | None = None,
+    data: str | os.PathLike[str] | None = None,
     lazy: bool | None = None,
 ) -> Cube:
     """Read an ENVI image of any interleave, byte order and real data type.
@@ -52,6 +53,8 @@ def read_envi(
         Band centres to use in place of the header's; a text as `parse_wavelengths` takes it.
     byte_order : {"little", "big"} or None
         What to assume of a header that does not state it; without this, such a header is refused.
+    data : path or None
+        The data file of a header that is not named after it.
     lazy : bool or None
         Leave the values in the file; None does so above `hsssl.lazy.RESIDENT_BYTES`.
 
@@ -72,7 +75,7 @@ def read_envi(
     --------
     >>> cube = read_envi("scene.hdr")                                       # doctest: +SKIP
     """
-    header_path, data_path = find_pair(Path(path))
+    header_path, data_path = find_pair(Path(path), data)
     source = str(header_path)
     header = parse_header(header_path)
     _refuse_other_kinds(header, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,8 @@ def find_header(data: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def find_pair(path: Path) -> tuple[Path, Path]:
-    """Return header and data file, whichever of them ``path`` is.
+def find_pair(path: Path, data: str | os.PathLike[str] | None = None) -> tuple[Path, Path]:
+    """Return header and data file, whichever of them ``path`` is; ``data`` names the data file of a header.
 
     Raises
     ------
@@ -66,6 +67,10 @@ def find_pair(path: Path) -> tuple[Path, Path]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    if data is not None:
+        if not Path(data).is_file():
+            raise FileNotFoundError(f"{os.fspath(data)}: no such file")
+        return path, Path(data)
     if path.suffix.lower() == ".hdr":
         return path, _find_data(path)
     header = find_header(path)
@@ -96,7 +101,10 @@ def _find_data(header: Path) -> Path:
     ]
     if tiffs:
         raise ValueError(f"{header}: it describes a TIFF; open {tiffs[0]}")
-    raise FileNotFoundError(f"{header}: no data file {stem.name}, with or without an extension, beside it")
+    raise FileNotFoundError(
+        f"{header}: no data file {stem.name}, with or without an extension, beside it; rename one after the "
+        f"other, or open the header with data=(its file)"
+    )
 
 
 def parse_header(path: Path) -> dict[str, str | list[str]]:

@@ -1,19 +1,34 @@
-"""What the readers of HDF5 files share: opening them, finding what they hold, and reading windows of it."""
+"""HDF5 files: what the products' readers share, and the reader of files of no known product."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.lazy import as_slice, refuse_empty_claim
+from hsssl.cube import Cube
+from hsssl.lazy import as_slice, load_or_defer, refuse_empty_claim
+from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, unit_of_name
 
-__all__ = ["arrays", "check_dataset", "is_hdf5", "open_hdf5", "read_hdf5_window", "text"]
+if TYPE_CHECKING:
+    from hsssl.readers import Wavelengths
+
+__all__ = [
+    "check_dataset",
+    "epsg_wkt",
+    "first",
+    "is_hdf5",
+    "open_hdf5",
+    "read_hdf5",
+    "read_hdf5_window",
+    "text",
+]
 
 _CUBE_AXES = "rcb"
 
@@ -58,7 +73,75 @@ def damaged(path: str | os.PathLike[str], error: Exception) -> ValueError:
     return ValueError(f"{os.fspath(path)}: not an HDF5 file, or a damaged one: {reason}")
 
 
-def arrays(file: Any) -> dict[str, Any]:
+def read_hdf5(
+    path: str | os.PathLike[str],
+    *,
+    variable: str | None = None,
+    axes: str = "rcb",
+    wavelengths: Wavelengths = None,
+    lazy: bool | None = None,
+) -> Cube:
+    """Read the one three-dimensional array of an HDF5 or netCDF-4 file of no product known here.
+
+    Band centres are taken from a vector of matching length that is clearly named, as in MATLAB files;
+    ``_FillValue``, ``scale_factor`` and ``add_offset`` from the array's attributes (the CF conventions).
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    variable : str or None
+        Path of the array in the file; needed only where several have three dimensions.
+    axes : str
+        Order of its dimensions: r rows, c columns, b bands; "brc" is common in netCDF.
+    wavelengths : array_like (bands,) in nm, str or None
+        Band centres to use in place of the file's.
+    lazy : bool or None
+        Leave the values in the file; None does so above `hsssl.lazy.RESIDENT_BYTES`.
+
+    Returns
+    -------
+    Cube
+        Raw values; no georeference.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds no cube or several.
+
+    Examples
+    --------
+    >>> cube = read_hdf5("cube.h5", variable="scene/data", axes="brc")      # doctest: +SKIP
+    """
+    source = os.fspath(path)
+    if sorted(axes) != sorted(_CUBE_AXES):
+        raise ValueError(f"{source}: axes must name r, c and b in some order, such as rcb, got {axes!r}")
+    with open_hdf5(path) as file:
+        held = _arrays(file)
+        name = _choose(held, variable, source)
+        data = held[name]
+        check_dataset(data, source=source)
+        sizes = dict(zip(axes, data.shape, strict=True))
+        shape = (sizes["r"], sizes["c"], sizes["b"])
+        attrs = {key: first(data.attrs.get(key)) for key in ("_FillValue", "scale_factor", "add_offset")}
+        dtype = data.dtype
+        centres = band_wavelengths(wavelengths, shape[2], source=source)
+        if centres is None:
+            centres = _wavelengths(held, shape[2], source)
+    read_window = partial(read_hdf5_window, source, name, axes)
+    scaled = attrs["scale_factor"] is not None or attrs["add_offset"] is not None
+    return Cube(
+        values=load_or_defer(read_window, shape, dtype, lazy=lazy, source=source),
+        wavelengths=centres,
+        nodata=attrs["_FillValue"],
+        scale=attrs["scale_factor"] or 1.0,
+        offset=attrs["add_offset"] or 0.0,
+        scale_source="scale_factor and add_offset" if scaled else "",
+        source=source,
+    )
+
+
+def _arrays(file: Any) -> dict[str, Any]:
     """List the datasets of numbers in an open file, by their path in it."""
     import h5py
 
@@ -71,6 +154,30 @@ def arrays(file: Any) -> dict[str, Any]:
 
     file.visititems(note)
     return found
+
+
+def _choose(held: dict[str, Any], variable: str | None, source: str) -> str:
+    listing = ", ".join(f"{name} {' x '.join(map(str, data.shape))}" for name, data in held.items())[:400]
+    if variable is not None:
+        if variable.strip("/") not in held:
+            raise ValueError(f"{source}: no array {variable!r}; it holds {listing or 'no arrays of numbers'}")
+        return variable.strip("/")
+    fitting = [name for name, data in held.items() if data.ndim == 3]
+    if len(fitting) == 1:
+        return fitting[0]
+    what = "several arrays have" if fitting else "no array has"
+    raise ValueError(
+        f"{source}: {what} three dimensions; it holds {listing or 'no arrays of numbers'}; "
+        f"choose with --variable"
+    )
+
+
+def _wavelengths(held: dict[str, Any], bands: int, source: str) -> NDArray[np.float64] | None:
+    for name, data in held.items():
+        unit = unit_of_name(name.rsplit("/", 1)[-1])
+        if unit is not None and data.size == bands == max(data.shape, default=0):
+            return to_nanometres(np.asarray(data), unit=unit, bands=bands, source=f"{source}: {name}")
+    return None
 
 
 def check_dataset(dataset: Any, *, source: str) -> None:
@@ -121,3 +228,23 @@ def text(value: Any) -> str:
     array = np.asarray(value).ravel()
     first = array[0] if array.size else ""
     return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+
+
+def first(value: Any) -> float | None:
+    """Return the first number of an attribute as a float; None where there is none."""
+    try:
+        array = np.ravel(np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+    return float(array[0]) if array.size else None
+
+
+def epsg_wkt(code: str) -> str | None:
+    """Return the coordinate reference system of an EPSG code as WKT; None for a code that is none."""
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    try:
+        return str(CRS.from_epsg(int(float(code))).to_wkt())
+    except (CRSError, ValueError, OverflowError):
+        return None

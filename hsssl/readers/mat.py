@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from hsssl.cube import Cube
 from hsssl.lazy import load_or_defer, refuse_empty_claim
 from hsssl.messages import say_once
 from hsssl.readers.hdf5 import check_dataset, is_hdf5, open_hdf5, read_hdf5_window
-from hsssl.readers.wavelengths import band_wavelengths, to_nanometres
+from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, unit_of_name
 
 if TYPE_CHECKING:
     from hsssl.readers import Wavelengths
@@ -31,7 +30,6 @@ _NUMERIC = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 # Types of elements in version 5: numbers and text, an array of elements, and a compressed one.
 _V5_MATRIX, _V5_COMPRESSED = 14, 15
 _V5_ELEMENTS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18, _V5_MATRIX, _V5_COMPRESSED}
-_WAVELENGTH_NAME = re.compile(r"(?:band_?)?(?:wave_?lengths?|wvls?|wls?|lambdas?)_?(nm|um|microns?)?")
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def read_mat(
     if size is None and len(held[name].shape) != 3:
         raise ValueError(
             f"{path}: variable {name!r} has shape {held[name].shape}, a cube is (rows, cols, bands); "
-            f"it holds {_listing(held)}; choose another with --variable, or give rows and cols of a list of pixels"
+            f"it holds {_listing(held)}; choose another with --variable, or give rows and cols of a list"
         )
     values = _load_cube(path, name, held[name], lazy) if size is None else _unfold(path, name, size)
     bands = values.shape[2]
@@ -224,9 +222,8 @@ def _listing(held: Mapping[str, Variable]) -> str:
 
 def _wavelengths(path: str, held: Mapping[str, Variable], bands: int) -> NDArray[np.float64] | None:
     for name, variable in held.items():
-        match = _WAVELENGTH_NAME.fullmatch(name.lower())
-        if match and variable.numeric and max(variable.shape) == bands == np.prod(variable.shape):
-            unit = (match[1] or "").replace("microns", "um").replace("micron", "um")
+        unit = unit_of_name(name)
+        if unit is not None and variable.numeric and max(variable.shape) == bands == np.prod(variable.shape):
             centres = load_variable(path, name)
             return to_nanometres(centres, unit=unit, bands=bands, source=f"{path}: variable {name!r}")
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ _DESCRIBED = re.compile(
     r"(\d+(?:\.\d+)?)\s*(nm|nanomet(?:er|re)s?|[uµμ]m|micromet(?:er|re)s?|microns?)\b", re.IGNORECASE
 )
 BandTags = list[dict[str, str]]
+Scale = float | NDArray[np.float64]
 
 
 def read_raster(
@@ -72,8 +73,8 @@ def read_raster(
 
 
 @contextmanager
-def open_gdal(file: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a raster for reading; what GDAL has to say about damage becomes one line.
+def open_gdal(file: str | os.PathLike[str], **options: str) -> Iterator[Any]:
+    """Open a raster for reading, with GDAL's open options; what GDAL says about damage becomes one line.
 
     Yields
     ------
@@ -91,7 +92,7 @@ def open_gdal(file: str | os.PathLike[str]) -> Iterator[Any]:
         # A cube without georeference is an everyday thing, and the cube says so itself.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with rasterio.open(file) as raster:
+            with rasterio.open(file, **options) as raster:
                 yield raster
         except RasterioError as error:
             cause = error.__cause__ or error
@@ -138,10 +139,16 @@ def _read_open(raster: Any, file: Path, given: Wavelengths, lazy: bool | None) -
 
 
 def read_gdal_window(
-    file: str | os.PathLike[str], dtype: np.dtype[Any], rows: slice, cols: slice, bands: NDArray[np.int64]
+    file: str | os.PathLike[str],
+    dtype: np.dtype[Any],
+    rows: slice,
+    cols: slice,
+    bands: NDArray[np.int64],
+    *,
+    options: Mapping[str, str] = {},  # never written to
 ) -> NDArray[Any]:
     """Read a window of a raster; see `hsssl.lazy.ReadWindow`. Each call opens the file: GDAL shares none."""
-    with open_gdal(file) as raster:
+    with open_gdal(file, **options) as raster:
         window = ((rows.start, rows.stop), (cols.start, cols.stop))
         read = raster.read([int(band) + 1 for band in bands], window=window, out_dtype=dtype)
     return np.moveaxis(read, 0, 2)  # (rows, cols, bands)
@@ -218,15 +225,15 @@ def _nodata(raster: Any, source: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _scale(raster: Any, source: str) -> tuple[float, float, str]:
-    pairs = set(zip(raster.scales, raster.offsets, strict=True))
-    if len(pairs) > 1:
-        log.warning("%s: its bands have different scales; values stay raw and scale stays 1", source)
+def _scale(raster: Any, source: str) -> tuple[Scale, Scale, str]:
+    pairs = np.array([raster.scales, raster.offsets], dtype=np.float64)  # (2, bands)
+    if not np.isfinite(pairs).all() or (pairs[0] == 0).any():
+        log.warning("%s: ignored its scale and offset: not finite, or a scale of 0", source)
         return 1.0, 0.0, ""
-    scale, offset = pairs.pop()
-    if (scale, offset) == (1.0, 0.0) or not np.isfinite([scale, offset]).all() or scale == 0:
+    if (pairs == [[1.0], [0.0]]).all():
         return 1.0, 0.0, ""
-    return float(scale), float(offset), "GDAL band scale and offset"
+    scale, offset = (row if (row != row[0]).any() else float(row[0]) for row in pairs)
+    return scale, offset, "GDAL band scale and offset"
 
 
 def _valid(raster: Any, values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
