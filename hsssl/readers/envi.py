@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,14 @@ from hsssl.readers.envi_header import (
     ByteOrder,
     Header,
     RawLayout,
+    braced,
     find_header,
     find_pair,
     number,
     number_list,
     parse_header,
 )
+from hsssl.readers.raster import open_gdal
 from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["find_header", "header_wavelengths", "read_envi"]
 
+_STAND_IN = (
+    "ENVI\nsamples = 4\nlines = 4\nbands = 1\nheader offset = 0\nfile type = ENVI Standard\ndata type = 1\n"
+    "interleave = bsq\nbyte order = 0\n"
+)
+Scale = float | NDArray[np.float64]
 Geo = tuple[str | None, tuple[float, float, float, float, float, float] | None]
 
 
@@ -82,8 +89,8 @@ def read_envi(
     layout = RawLayout.of(header, data_path, source, byte_order)
     bands = layout.shape[2]
     centres, widths = header_wavelengths(header, bands, wavelengths, source)
-    crs, transform = _georeference(data_path, source) if "map info" in header else (None, None)
-    factor = number(header, "reflectance scale factor", source)
+    crs, transform = _georeference(header, source)
+    scale, offset, scale_source = _scale(header, bands, source)
     names = header.get("band names", [])
     return Cube(
         values=load_or_defer(layout.read_window, layout.shape, layout.dtype, lazy=lazy, source=source),
@@ -91,8 +98,9 @@ def read_envi(
         fwhm=widths,
         good_bands=_good_bands(header, bands, source),  # type: ignore[arg-type]  # None becomes all True
         nodata=number(header, "data ignore value", source),
-        scale=1 / factor if factor else 1.0,
-        scale_source="ENVI reflectance scale factor" if factor else "",
+        scale=scale,
+        offset=offset,
+        scale_source=scale_source,
         crs=crs,
         transform=transform,
         band_names=tuple(names) if isinstance(names, list) and len(names) == bands else (),
@@ -135,18 +143,55 @@ def _good_bands(header: Header, bands: int, source: str) -> NDArray[np.bool_] | 
     return np.array([entry != 0 for entry in listed])
 
 
-def _georeference(data: Path, source: str) -> Geo:
-    """Read map info and coordinate system string by GDAL, which knows ENVI's many dialects of both."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+def _scale(header: Header, bands: int, source: str) -> tuple[Scale, Scale, str]:
+    """Return scale and offset: of the reflectance scale factor, or else of gains and offsets by band."""
+    factor = number(header, "reflectance scale factor", source)
+    if factor:
+        return 1 / factor, 0.0, "ENVI reflectance scale factor"
+    gains = np.array(number_list(header, "data gain values", source))
+    offsets = np.array(number_list(header, "data offset values", source) or [0.0] * gains.size)
+    if gains.size == 0:
+        return 1.0, 0.0, ""
+    if gains.size != bands or offsets.size != bands or not (np.isfinite(gains) & (gains != 0)).all():
+        log.warning("%s: ignored its data gain and offset values: not %d finite numbers", source, bands)
+        return 1.0, 0.0, ""
+    scale, offset = (part if (part != part[0]).any() else float(part[0]) for part in (gains, offsets))
+    return scale, offset, "ENVI data gain and offset values"
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+
+def _georeference(header: Header, source: str) -> Geo:
+    """Read map info and coordinate system string by GDAL, which knows ENVI's many dialects of both.
+
+    It gets them with a stand-in for the numbers: a data file may be too small or too large for it.
+    """
+    if "map info" not in header:
+        return None, None
+    fields = {
+        name: header[name]
+        for name in ("map info", "projection info", "coordinate system string")
+        if name in header
+    }
+    lines = [f"{name} = {braced(v) if isinstance(v, list) else v}\n" for name, v in fields.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = Path(folder) / "place.img"
+        stand_in.write_bytes(bytes(16))
+        stand_in.with_suffix(".hdr").write_text(_STAND_IN + "".join(lines), encoding="utf-8")
         try:
-            with rasterio.open(data, driver="ENVI") as raster:
-                crs = raster.crs.to_wkt() if raster.crs else None
-                transform = None if raster.transform.is_identity else tuple(raster.transform)[:6]
-                return crs, transform
-        except RasterioError:
+            with open_gdal(stand_in) as raster:
+                crs = _as_registered(raster.crs).to_wkt() if raster.crs else None
+                return crs, None if raster.transform.is_identity else tuple(raster.transform)[:6]
+        except ValueError:
             log.warning("%s: GDAL cannot read its map info; the cube has no georeference", source)
             return None, None
+
+
+def _as_registered(crs: Any) -> Any:
+    """Return the EPSG system that reads the same in ENVI's words, which drop authority and order of axes."""
+    from rasterio.crs import CRS
+
+    words = crs.to_wkt(version="WKT1_ESRI")
+    code = CRS.from_wkt(words, morph_from_esri_dialect=True).to_epsg()
+    if code is None:
+        return crs
+    registered = CRS.from_epsg(code)
+    return registered if registered.to_wkt(version="WKT1_ESRI") == words else crs

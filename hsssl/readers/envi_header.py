@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,13 @@ from hsssl.messages import log
 from hsssl.readers.wavelengths import numbers
 
 __all__ = [
+    "AXES",
+    "CUBE_AXES",
+    "DTYPES",
     "ByteOrder",
     "Header",
     "RawLayout",
+    "braced",
     "find_header",
     "find_pair",
     "number",
@@ -242,6 +246,11 @@ def _integer(header: Header, key: str, source: str, *, least: int) -> int:
         found = f"{key} = {text[:40]}" if text else f"no {key}"
         raise ValueError(f"{source}: {found}; want the line: {key} = (an integer, at least {least})")
     return int(text)
+
+
+def braced(parts: Sequence[object]) -> str:
+    """Write a list as a header has it."""
+    return "{" + ", ".join(str(part) for part in parts) + "}"
 
 
 def number(header: Header, key: str, source: str) -> float | None:
