@@ -33,6 +33,12 @@ _SENTINEL_UNIT = re.compile(r"S2([AB])_", re.IGNORECASE)
 _LANDSAT_BAND = re.compile(r"^L[COTE](0[5789])_.*_B(\d{1,2})$", re.IGNORECASE)
 
 
+# Beyond any coordinate on Earth, in metres.
+_FARTHEST = 1e9
+# No two sensors of one platform differ more in pixel size.
+_LARGEST_FACTOR = 1000
+
+
 @dataclass(frozen=True)
 class BandFile:
     """One band: its file, its grid, and how many pixels of the finest grid one of its own covers a side."""
@@ -170,7 +176,15 @@ def _inspect(file: Path) -> BandFile:
         crs = raster.crs.to_wkt() if raster.crs else None
         dtype, shape = np.dtype(raster.dtypes[0]), (raster.height, raster.width)
         refuse_empty_claim(shape[0] * shape[1] * dtype.itemsize, file.stat().st_size, source=str(file))
-        return BandFile(file, shape, dtype, raster.nodatavals[0], crs, tuple(raster.transform)[:6])
+        transform = tuple(raster.transform)[:6]
+        if not _is_place(transform):
+            raise ValueError(f"{file}: its transform {transform} is no place; write it anew, or leave it out")
+        return BandFile(file, shape, dtype, raster.nodatavals[0], crs, transform)
+
+
+def _is_place(transform: tuple[float, ...]) -> bool:
+    """Whether a transform is finite, with pixels of a size, somewhere on Earth."""
+    return all(abs(part) < _FARTHEST for part in transform) and abs(transform[0]) > 1 / _FARTHEST
 
 
 def _on_finest(bands: list[BandFile], source: str) -> list[BandFile]:
@@ -178,7 +192,7 @@ def _on_finest(bands: list[BandFile], source: str) -> list[BandFile]:
     finest = min(bands, key=lambda band: (band.size, -band.shape[0]))
     fitted = []
     for band in bands:
-        factor = round(band.size / finest.size) if finest.size else 1
+        factor = round(band.size / finest.size)
         covered = tuple(size * factor for size in band.shape)
         corner = np.abs(np.subtract(band.transform, finest.transform)[[2, 5]]).max()
         same_place = band.crs == finest.crs and corner < 0.01 * finest.size
@@ -188,7 +202,8 @@ def _on_finest(bands: list[BandFile], source: str) -> list[BandFile]:
             rtol=1e-6,
             atol=0,
         )
-        if not (same_place and scaled and covered[0] >= finest.shape[0] and covered[1] >= finest.shape[1]):
+        fits = same_place and scaled and 1 <= factor <= _LARGEST_FACTOR
+        if not (fits and covered[0] >= finest.shape[0] and covered[1] >= finest.shape[1]):
             own, fine = (f"{b.shape[0]} x {b.shape[1]} pixels of {b.size:g}" for b in (band, finest))
             raise ValueError(
                 f"{source}: {band.path.name} ({own}) does not lie in the grid of {finest.path.name} "

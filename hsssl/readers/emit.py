@@ -11,7 +11,7 @@ import numpy as np
 from hsssl.cube import Cube
 from hsssl.lazy import load_or_defer
 from hsssl.messages import say_once
-from hsssl.readers.hdf5 import check_dataset, first, open_hdf5, read_hdf5_window
+from hsssl.readers.hdf5 import check_dataset, first, open_hdf5, read_hdf5_window, small_array
 from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def read_emit(
         check_dataset(data, source=source)
         shape, dtype, nodata = data.shape, data.dtype, first(data.attrs.get("_FillValue"))
         held = {
-            name: np.asarray(file[f"{_BANDS}/{name}"], dtype=np.float64).ravel()
+            name: small_array(file, f"{_BANDS}/{name}", source=source)
             for name in ("wavelengths", "fwhm", "good_wavelengths")
             if f"{_BANDS}/{name}" in file
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +28,16 @@ __all__ = [
     "open_hdf5",
     "read_hdf5",
     "read_hdf5_window",
-    "text",
+    "refuse_false_sizes",
+    "small_array",
+    "small_text",
 ]
 
 _CUBE_AXES = "rcb"
+# No vector of wavelengths or the like is longer.
+_MOST_NUMBERS = 2**20
+_LONGEST_TEXT = 2**16
+_LONGEST_HEAP = 2**26
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
@@ -176,6 +183,7 @@ def _wavelengths(held: dict[str, Any], bands: int, source: str) -> NDArray[np.fl
     for name, data in held.items():
         unit = unit_of_name(name.rsplit("/", 1)[-1])
         if unit is not None and data.size == bands == max(data.shape, default=0):
+            refuse_false_sizes(data, source=source)
             return to_nanometres(np.asarray(data), unit=unit, bands=bands, source=f"{source}: {name}")
     return None
 
@@ -193,12 +201,31 @@ def check_dataset(dataset: Any, *, source: str) -> None:
             f"{source}: {dataset.name} has shape {dataset.shape} and dtype {dataset.dtype}, a cube has three "
             f"dimensions of numbers"
         )
+    refuse_false_sizes(dataset, source=source)
+
+
+def refuse_false_sizes(dataset: Any, *, source: str) -> None:
+    """Refuse a dataset that claims more than it holds, in all or a chunk, or has its numbers elsewhere."""
     if dataset.external or dataset.is_virtual:
         raise ValueError(
             f"{source}: {dataset.name} has its numbers in other files; gather them with h5repack"
         )
-    claimed = dataset.size * dataset.dtype.itemsize
-    refuse_empty_claim(claimed, dataset.id.get_storage_size(), source=source)
+    itemsize = dataset.dtype.itemsize
+    held = dataset.id.get_storage_size()
+    refuse_empty_claim(math.prod(dataset.shape) * itemsize, held, source=source)
+    # The library makes room for a whole chunk whatever part of it is asked for.
+    refuse_empty_claim(math.prod(dataset.chunks or ()) * itemsize, 0, source=source)
+
+
+def small_array(file: Any, name: str, *, source: str) -> NDArray[np.float64]:
+    """Read a vector that goes with the bands as float64, and refuse one of an absurd size."""
+    dataset = file[name]
+    if dataset.size > _MOST_NUMBERS or dataset.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{source}: {name} has {dataset.size} elements of {dataset.dtype}, want a few numbers"
+        )
+    refuse_false_sizes(dataset, source=source)
+    return np.asarray(dataset, dtype=np.float64).ravel()
 
 
 def read_hdf5_window(
@@ -223,11 +250,45 @@ def read_hdf5_window(
     return cube if len(bands) == len(wanted) and (back == np.arange(len(back))).all() else cube[:, :, back]
 
 
-def text(value: Any) -> str:
-    """Return an attribute or scalar dataset as text, whichever of HDF5's kinds of text it is."""
-    array = np.asarray(value).ravel()
-    first = array[0] if array.size else ""
-    return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+def small_text(file: Any, name: str, *, source: str) -> str:
+    """Read a dataset of one text, and refuse one of an absurd size."""
+    dataset = file[name]
+    if dataset.size != 1 or dataset.dtype.itemsize > _LONGEST_TEXT:
+        raise ValueError(f"{source}: {name} has {dataset.size} elements of {dataset.dtype}, want one text")
+    if dataset.dtype.kind == "O":
+        _refuse_endless_heap(file.file.filename, dataset, source=source)
+    value = np.ravel(np.asarray(dataset[()]))[0]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _refuse_endless_heap(path: str, dataset: Any, *, source: str) -> None:
+    """Refuse a text of variable length whose heap is damaged: the library can walk around it forever.
+
+    HDF5 File Format Specification version 3.0, III.E "Disk Format: Level 1E - Global Heap": the dataset holds
+    a length, the address of a collection and a number in it; a collection is a head of 16 bytes, and objects
+    of 16 bytes and their data, padded to 8, one after the other.
+    """
+    place = dataset.id.get_offset()
+    if place is None:  # chunked or in the object's head, where the library checks what it reads
+        return
+    with open(path, "rb") as file:
+        file.seek(place + 4)
+        file.seek(int.from_bytes(file.read(8), "little"))
+        head = file.read(16)
+        left = int.from_bytes(head[8:], "little") - 16
+        sound = head[:4] == b"GCOL" and left <= _LONGEST_HEAP
+        collection = file.read(left) if sound else b""
+    at, sound = 0, sound and len(collection) == left
+    while sound and at + 16 <= left:
+        number, size = collection[at : at + 2], int.from_bytes(collection[at + 8 : at + 16], "little")
+        if number == b"\0\0":  # the free space at the end, whose size counts its head
+            size -= 16
+            if size != left - at - 16:
+                break
+        at += 16 + size + -size % 8
+        sound = at <= left
+    if not sound or at < left - 15:
+        raise ValueError(f"{source}: {dataset.name} is a text in a damaged heap; copy the file again")
 
 
 def first(value: Any) -> float | None:

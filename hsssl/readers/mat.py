@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hsssl.cube import Cube
 from hsssl.lazy import load_or_defer, refuse_empty_claim
 from hsssl.messages import say_once
-from hsssl.readers.hdf5 import check_dataset, is_hdf5, open_hdf5, read_hdf5_window
+from hsssl.readers.hdf5 import check_dataset, is_hdf5, open_hdf5, read_hdf5_window, refuse_false_sizes
+from hsssl.readers.mat_elements import check_elements
 from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, unit_of_name
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ __all__ = ["load_variable", "read_mat", "variables"]
 T = TypeVar("T")
 
 _NUMERIC = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"single", "double"}
-# Types of elements in version 5: numbers and text, an array of elements, and a compressed one.
-_V5_MATRIX, _V5_COMPRESSED = 14, 15
-_V5_ELEMENTS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18, _V5_MATRIX, _V5_COMPRESSED}
 
 
 @dataclass(frozen=True)
@@ -245,30 +243,9 @@ def _guarded(path: str, action: Callable[[], T]) -> T:
 def _variables_v5(path: str) -> dict[str, Variable]:
     from scipy.io import whosmat
 
-    with Path(path).open("rb") as file:
-        _check_v5(file)
+    check_elements(path)
     listed = whosmat(path)
     return {name: Variable(tuple(shape), kind) for name, shape, kind in listed if not name.startswith("__")}
-
-
-def _check_v5(file: BinaryIO) -> None:
-    """Raise if a tag is damaged: scipy looks up its type in a table without checking, and can crash."""
-    head = file.read(128)
-    if len(head) < 128 or head[126:] not in (b"IM", b"MI"):
-        return  # version 4, or no MATLAB file, which scipy says itself
-    order: Literal["little", "big"] = "little" if head[126:] == b"IM" else "big"
-    end = os.fstat(file.fileno()).st_size
-    while (start := file.tell()) + 8 <= end:
-        tag = file.read(8)
-        kind, size = (int.from_bytes(part, order) for part in (tag[:4], tag[4:]))
-        # A small element has its size beside its type, and its data in the tag.
-        kind, size = (kind & 0xFFFF, 0) if kind >> 16 else (kind, size)
-        if kind not in _V5_ELEMENTS or start + 8 + size > end:
-            raise ValueError(f"element of type {kind} and {size} bytes at byte {start}")
-        if kind == _V5_MATRIX:
-            continue  # its parts come next
-        padding = 0 if kind == _V5_COMPRESSED else -size % 8
-        file.seek(start + 8 + size + padding)
 
 
 def _load_v5(path: str, name: str) -> NDArray[Any]:
@@ -300,6 +277,5 @@ def _load_hdf5(path: str, name: str) -> NDArray[Any]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        claimed = file[name].size * file[name].dtype.itemsize
-        refuse_empty_claim(claimed, file[name].id.get_storage_size(), source=path)
+        refuse_false_sizes(file[name], source=path)
         return np.asarray(file[name][()]).T

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from hsssl.cube import Cube
 from hsssl.lazy import load_or_defer
-from hsssl.readers.hdf5 import check_dataset, epsg_wkt, first, open_hdf5, read_hdf5_window, text
+from hsssl.readers.hdf5 import (
+    check_dataset,
+    epsg_wkt,
+    first,
+    open_hdf5,
+    read_hdf5_window,
+    small_array,
+    small_text,
+)
 from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
 
 if TYPE_CHECKING:
@@ -73,11 +81,11 @@ def read_neon(
         check_dataset(data, source=source)
         shape, dtype = data.shape, data.dtype
         given = band_wavelengths(wavelengths, shape[2], source=source)
-        stated = np.asarray(file[f"{group}/{_SPECTRAL}/Wavelength"], dtype=np.float64).ravel()
+        stated = small_array(file, f"{group}/{_SPECTRAL}/Wavelength", source=source)
         centres = to_nanometres(stated, unit="nm", bands=shape[2], source=source) if given is None else given
         widths = None
         if given is None and f"{group}/{_SPECTRAL}/FWHM" in file:
-            fwhm = np.asarray(file[f"{group}/{_SPECTRAL}/FWHM"], dtype=np.float64).ravel()
+            fwhm = small_array(file, f"{group}/{_SPECTRAL}/FWHM", source=source)
             widths = widths_nm(fwhm.tolist(), stated.tolist(), unit="nm", source=source)
         factor = first(data.attrs.get("Scale_Factor"))
         nodata = first(data.attrs.get("Data_Ignore_Value"))
@@ -113,11 +121,11 @@ def _place(
     """Read Map_Info: projection, reference column and row (from 1), easting, northing, pixel sizes."""
     if f"{_PLACE}/Map_Info" not in group:
         return None, None
-    parts = [part.strip() for part in text(group[f"{_PLACE}/Map_Info"][()]).split(",")]
+    parts = [part.strip() for part in small_text(group, f"{_PLACE}/Map_Info", source=source).split(",")]
     try:
         col, row, east, north, wide, high = (float(part) for part in parts[1:7])
     except ValueError as error:
         raise ValueError(f"{source}: Map_Info {','.join(parts)[:60]!r} is not understood") from error
     transform = (wide, 0.0, east - (col - 1) * wide, 0.0, -high, north + (row - 1) * high)
     name = f"{_PLACE}/EPSG Code"
-    return (epsg_wkt(text(group[name][()])) if name in group else None), transform
+    return (epsg_wkt(small_text(group, name, source=source)) if name in group else None), transform

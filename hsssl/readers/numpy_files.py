@@ -136,7 +136,7 @@ def _one_line(file: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ValueError) and str(error).startswith(str(file)):
             raise
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.filename is not None:
             raise
         reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise ValueError(f"{file}: not a NumPy file of plain numbers, or a damaged one: {reason}") from error

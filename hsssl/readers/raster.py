@@ -94,7 +94,7 @@ def open_gdal(file: str | os.PathLike[str], **options: str) -> Iterator[Any]:
         try:
             with rasterio.open(file, **options) as raster:
                 yield raster
-        except RasterioError as error:
+        except (RasterioError, UnicodeDecodeError) as error:  # a damaged file's bytes reach GDAL's message
             cause = error.__cause__ or error
             name = os.path.basename(file)
             reason = (str(cause).splitlines() or ["unknown reason"])[0].replace(str(file), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _COLS = {"x", "lon", "longitude", "easting", "col", "cols", "column", "columns", "samples"}
 _ROWS = {"y", "lat", "latitude", "northing", "row", "rows", "line", "lines"}
 _LARGEST_JSON = 2**26
+_MANY_CHUNKS, _MOST_MISSING = 2**14, 1000
 
 
 def is_zarr(folder: Path) -> bool:
@@ -81,6 +83,7 @@ def read_zarr(
     held = _arrays(store)
     name = _choose(held, variable, store)
     about = held[name]
+    _refuse_missing_chunks(store / name, about, store)
     rows_at, cols_at = _place_of_rows_and_cols(about["dims"])
     dataset = f'ZARR:"{store}":/{name}' if name else f'ZARR:"{store}"'
     options = {"DIM_Y": str(rows_at), "DIM_X": str(cols_at)}
@@ -108,6 +111,15 @@ def read_zarr(
         transform=transform,
         source=os.fspath(path),
     )
+
+
+def _chunks(record: Mapping[str, Any], mark: Path) -> list[int]:
+    grid = record.get("chunk_grid", {})
+    settings = grid.get("configuration", {}) if isinstance(grid, dict) else {}
+    shape = record.get("chunks", settings.get("chunk_shape") if isinstance(settings, dict) else None)
+    if not isinstance(shape, list) or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"{mark}: no shape of chunks in it; the store is damaged")
+    return shape
 
 
 @contextmanager
@@ -141,7 +153,19 @@ def _arrays(store: Path) -> dict[str, dict[str, Any]]:
         name = "" if mark.parent == store else mark.parent.relative_to(store).as_posix()
         version = 3 if mark.name == "zarr.json" else 2
         held[name] = {"shape": shape, "dims": names, "attrs": attrs, "version": version}
+        held[name]["chunks"] = _chunks(record, mark)
     return held
+
+
+def _refuse_missing_chunks(array: Path, about: Mapping[str, Any], store: Path) -> None:
+    """Refuse a store of which nearly nothing is there: GDAL looks for each missing chunk."""
+    grid = zip(about["shape"], about["chunks"], strict=False)
+    chunks = math.prod(-(-size // part) for size, part in grid)
+    if chunks <= _MANY_CHUNKS:
+        return
+    files = sum(1 for file in array.rglob("*") if file.is_file())
+    if chunks > _MOST_MISSING * files:
+        raise ValueError(f"{store}: {chunks} chunks by its metadata, {files} files in it; copy it again")
 
 
 def _json(file: Path) -> dict[str, Any]:
