@@ -22,12 +22,18 @@ from hsssl.train import pretrain as run_pretraining
 __all__ = ["COMMANDS"]
 
 Value = bool | int | float | str
+Options = dict[str, Value]
 Argument = tyro.conf.Positional[str]
 Arguments = tyro.conf.Positional[tuple[str, ...]]
 
 
 def info(
-    cube: Argument, *, variable: str | None = None, wavelengths: str | None = None, json: bool = False
+    cube: Argument,
+    *,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    json: bool = False,
 ) -> None:
     """Say what a cube's file says: shape, wavelengths, nodata, georeference, statistics, suspicious things.
 
@@ -38,23 +44,31 @@ def info(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     from hsssl.info import describe, format_description
 
-    description = describe(hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths))
+    opened = _open(cube, variable, wavelengths, reader_options)
+    description = describe(opened)
     print(_json(description) if json else format_description(description))
 
 
 def pretrain(
-    cubes: Arguments, *, variable: str | None = None, wavelengths: str | None = None, **settings: Any
+    cubes: Arguments,
+    *,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    **settings: Any,
 ) -> None:
     """Stand in for `hsssl.pretrain`, with cubes by path or name; see `_pretrain_command`."""
     if not cubes:
         raise ValueError('pretrain: give at least one cube, by path or scene name ("indian_pines")')
-    opened = [hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths) for cube in cubes]
+    opened = [_open(cube, variable, wavelengths, reader_options) for cube in cubes]
     run = run_pretraining(opened, **settings)
     if os.environ.get("RANK", "0") == "0":
         last = run.metrics[-1]
@@ -68,6 +82,7 @@ def embed(
     out: str,
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the features of every pixel of a cube to a GeoTIFF.
@@ -83,13 +98,15 @@ def embed(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace the file at --out.
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = _open(cube, variable, wavelengths, reader_options)
     features = hsssl.embed(encoder, opened, out=out, overwrite=overwrite)
     print(f"{out}: {features.shape[0]} x {features.shape[1]} pixels, {features.shape[2]} dimensions")
 
@@ -107,6 +124,7 @@ def evaluate(
     classifier: str = "linear",
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     json: bool = False,
 ) -> None:
     """Score an encoder's frozen features beside the hand-made baselines, with a leakage audit.
@@ -134,12 +152,14 @@ def evaluate(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = _open(cube, variable, wavelengths, reader_options)
     truth: Any = _labels(cube, labels, opened)
     if split == "fixed":
         if test_labels is None:
@@ -168,6 +188,7 @@ def classify(
     classifier: str = "svm",
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a class map of the whole scene, learnt from its labelled pixels.
@@ -187,13 +208,15 @@ def classify(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace the file at --out.
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = _open(cube, variable, wavelengths, reader_options)
     truth = _labels(cube, labels, opened)
     names = hsssl.SCENES[cube]().class_names if cube in hsssl.SCENES else ()
     hsssl.classify(
@@ -220,6 +243,11 @@ def _print_registry(registry: dict[str, Any]) -> None:
         print(f"{name:<{width}}  {summary}{f' [{reference}]' if reference else ''}")
 
 
+def _open(cube: str, variable: str | None, wavelengths: str | None, reader_options: Options | None) -> Cube:
+    options: dict[str, Any] = {"variable": variable, "wavelengths": wavelengths, **(reader_options or {})}
+    return hsssl.open_cube(cube, **options)
+
+
 def _labels(cube: str, labels: str | None, opened: Cube) -> Any:
     """Read the label map, or take the named scene's own, and check that it fits."""
     if labels is None and cube not in hsssl.SCENES:
@@ -240,7 +268,7 @@ def _json(record: Any) -> str:
 def _pretrain_command() -> Callable[..., None]:
     """Return the command ``pretrain`` with the signature and help of `hsssl.pretrain`, cubes by path."""
     signature = inspect.signature(run_pretraining, eval_str=True)
-    options = dict[str, Value]
+    options = Options
     types: dict[str, Any] = {"cubes": Arguments, "encoder": str, "out": str, "windows": tuple[int, ...]}
     types |= {"method_options": options, "encoder_options": options}
     parameters = []
@@ -250,6 +278,7 @@ def _pretrain_command() -> Callable[..., None]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     for name in ("variable", "wavelengths"):
         parameters.append(inspect.Parameter(name, keyword, default=None, annotation=str | None))
+    parameters.append(inspect.Parameter("reader_options", keyword, default=None, annotation=Options | None))
 
     def command(cubes: Any, *args: Any, **settings: Any) -> None:
         positional = [name for name in signature.parameters if name != "cubes"]
@@ -257,7 +286,8 @@ def _pretrain_command() -> Callable[..., None]:
 
     added = (
         "    variable : str, optional\n        Which variable of a .mat file.\n"
-        "    wavelengths : str, optional\n        A file of numbers, or start:stop, in nm.\n"
+        "    wavelengths : str, optional\n        A file of numbers or start:stop in nm, or a sensor.\n"
+        "    reader_options : dict, optional\n        What the format's reader takes besides.\n"
     )
     command.__doc__ = (run_pretraining.__doc__ or "").replace("\n    Returns\n", f"{added}\n    Returns\n", 1)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

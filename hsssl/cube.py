@@ -58,6 +58,9 @@ class Cube:
         How many bands the file has; None becomes the number of bands.
     source : str
         Path or scene name, for messages and records.
+    details : dict of str to str
+        What else the file says, for people: ``format``, ``interleave``, ``byte order``, ``wavelength unit``,
+        ``sensor``, as far as it does.
 
     Raises
     ------
@@ -80,6 +83,7 @@ class Cube:
     source_index: IntArray = None  # type: ignore[assignment]
     source_bands: int = None  # type: ignore[assignment]
     source: str = field(default="cube")
+    details: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3:

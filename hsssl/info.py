@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hsssl.cube import Cube
 from hsssl.prepare import BandScan, number_ranges, row_tiles, scan_bands
+from hsssl.sensors import guess_sensor
 
 __all__ = ["describe", "format_description"]
 
@@ -17,6 +18,8 @@ __all__ = ["describe", "format_description"]
 _NODATA_HABITS = (-9999.0, -32768.0, -3.4028234663852886e38)
 _SATURATED = (2**12 - 1, 2**14 - 1, 2**15 - 1, 2**16 - 1)
 _GAP_STEPS = 3.0
+_PLOT_COLUMNS = 72
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
 def describe(cube: Cube) -> dict[str, Any]:
@@ -33,8 +36,11 @@ def describe(cube: Cube) -> dict[str, Any]:
         ``source``, ``rows``, ``cols``, ``bands``, ``dtype``, ``mebibytes``; ``wavelengths`` (None, or range,
         median step, sortedness, gaps over 3 median steps, overlaps, all in nm); ``bad_bands``,
         ``constant_bands`` and ``void_bands`` (numbers in the file, from 0); ``nodata``,
-        ``invalid_share``; ``scale``, ``offset``, ``scale_source``; ``crs``, ``transform``;
-        ``statistics`` of raw numbers over valid pixels; ``suspicious``, a list of sentences.
+        ``invalid_share``; ``scale``, ``offset``, ``scale_source`` (numbers, or lists by band); ``crs``,
+        ``transform``, ``extent`` (left, bottom, right, top in units of the CRS); ``statistics`` of raw
+        numbers over valid pixels, and ``band_statistics``, lists by band; ``sensor`` as the file says, and
+        ``sensor_guess`` by the wavelengths; ``details``, what else the file says; ``suspicious``, a list of
+        sentences.
 
     Examples
     --------
@@ -49,6 +55,9 @@ def describe(cube: Cube) -> dict[str, Any]:
         "cols": cube.cols,
         "bands": cube.bands,
         "dtype": cube.values.dtype.name,
+        "sensor": cube.details.get("sensor"),
+        "sensor_guess": None if cube.wavelengths is None else guess_sensor(cube.wavelengths),
+        "details": dict(cube.details),
         "mebibytes": round(cube.values.nbytes / 2**20, 3),
         "wavelengths": _describe_wavelengths(cube),
         "bad_bands": number[~cube.good_bands].tolist(),
@@ -61,7 +70,9 @@ def describe(cube: Cube) -> dict[str, Any]:
         "scale_source": cube.scale_source,
         "crs": _crs_name(cube.crs),
         "transform": None if cube.transform is None else [float(part) for part in cube.transform],
+        "extent": _extent(cube),
         "statistics": _statistics(scan),
+        "band_statistics": _band_statistics(scan),
         "suspicious": _suspicious(cube, scan),
     }
 
@@ -75,11 +86,16 @@ def format_description(description: dict[str, Any]) -> str:
             "shape",
             f"{d['rows']} rows x {d['cols']} cols x {d['bands']} bands, {d['dtype']}, {d['mebibytes']:g} MiB",
         ),
+        ("format", _format_line(d["details"])),
+        ("sensor", _sensor_line(d)),
         ("wavelengths", _wavelength_line(d["wavelengths"])),
     ]
     if d["wavelengths"]:
+        lines.append(("unit as found", d["details"].get("wavelength unit", "nm")))
         lines += [("gap", f"{low:g} to {high:g} nm") for low, high in d["wavelengths"]["gaps"]]
         lines += [("overlap", f"{low:g} to {high:g} nm") for low, high in d["wavelengths"]["overlaps"]]
+    good = d["bands"] - len({*d["bad_bands"], *d["constant_bands"], *d["void_bands"]})
+    lines.append(("good bands", f"{good} of {d['bands']}"))
     for kind in ("bad", "constant", "void"):
         numbers = d[f"{kind}_bands"]
         lines.append(
@@ -95,10 +111,14 @@ def format_description(description: dict[str, Any]) -> str:
         lines.append(
             ("pixel", f"{np.hypot(a, d_):g} x {np.hypot(b, e):g}, upper left corner ({c:.10g}, {f:.10g})")
         )
+    if d["extent"] is not None:
+        left, bottom, right, top = d["extent"]
+        lines.append(("extent", f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"))
     if d["statistics"]:
         s = d["statistics"]
         spread = f"{s['minimum']:.6g} to {s['maximum']:.6g}, mean {s['mean']:.6g}, std {s['std']:.6g}"
         lines.append(("raw values", spread))
+        lines += _plot(d["band_statistics"])
     lines += [("suspicious", sentence) for sentence in d["suspicious"]]
     return "\n".join(f"{label:<15}{text}" for label, text in lines)
 
@@ -144,6 +164,58 @@ def _statistics(scan: BandScan) -> dict[str, float] | None:
         "mean": mean,
         "std": float(np.sqrt(variance)),
     }
+
+
+def _band_statistics(scan: BandScan) -> dict[str, list[float | None]]:
+    """Return minimum, maximum, mean and standard deviation of each band; None where nothing was measured."""
+    columns = {"minimum": scan.minimum, "maximum": scan.maximum, "mean": scan.mean, "std": scan.std}
+    return {
+        name: [float(value) if np.isfinite(value) else None for value in column]
+        for name, column in columns.items()
+    }
+
+
+def _plot(statistics: dict[str, list[float | None]]) -> list[tuple[str, str]]:
+    """Draw mean and standard deviation over the bands of the file, a bar for a few of them; void is empty."""
+    return [(f"{name} by band", _bars(statistics[name])) for name in ("mean", "std")]
+
+
+def _bars(values: list[float | None]) -> str:
+    numbers = np.array([np.nan if value is None else value for value in values])
+    groups = np.array_split(numbers, min(_PLOT_COLUMNS, numbers.size))
+    heights = [np.nan if np.isnan(group).all() else float(np.nanmean(group)) for group in groups]
+    low, high = np.nanmin(heights), np.nanmax(heights)
+    steps = len(_BARS) - 2
+    bars = "".join(
+        _BARS[0] if np.isnan(height) else _BARS[1 + round(steps * (height - low) / (high - low or 1))]
+        for height in heights
+    )
+    return f"{bars}  {low:.4g} to {high:.4g}"
+
+
+def _extent(cube: Cube) -> list[float] | None:
+    """Return left, bottom, right and top of the four corners."""
+    if cube.transform is None:
+        return None
+    a, b, c, d, e, f = cube.transform
+    corners = [(col, row) for col in (0, cube.cols) for row in (0, cube.rows)]
+    x = [a * col + b * row + c for col, row in corners]
+    y = [d * col + e * row + f for col, row in corners]
+    return [float(edge) for edge in (min(x), min(y), max(x), max(y))]
+
+
+def _format_line(details: dict[str, str]) -> str:
+    parts = [details.get("format", "not known"), details.get("byte order", "")]
+    if "interleave" in details:
+        parts.insert(1, f"interleave {details['interleave']}")
+    return ", ".join(part for part in parts if part)
+
+
+def _sensor_line(d: dict[str, Any]) -> str:
+    stated, guess = d["sensor"], d["sensor_guess"]
+    if stated:
+        return f"{stated} (the file says so)"
+    return f"{guess}? (by its wavelengths)" if guess else "not known"
 
 
 def _suspicious(cube: Cube, scan: BandScan) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.messages import unknown_name
 
-__all__ = ["SENSORS", "Sensor", "sensor_bands"]
+__all__ = ["SENSORS", "Sensor", "guess_sensor", "sensor_bands"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,34 @@ def sensor_bands(text: str) -> tuple[NDArray[np.float64], NDArray[np.float64] | 
     picked = [sensor.band(name) for name in wanted]
     widths = None if sensor.fwhm is None else np.array([width for _, width in picked], dtype=np.float64)
     return np.array([centre for centre, _ in picked]), widths
+
+
+def guess_sensor(wavelengths: NDArray[np.floating[Any]]) -> str | None:
+    """Name the sensor that band centres look like they are of; None if none of `SENSORS` comes close.
+
+    Some bands of a sensor with a table fit if each lies within 0.6 nm of one of its centres. A sensor with a
+    nominal grid fits if both ends lie within 25 nm of the sensor's, and the number of bands within 15 %,
+    since bands of water are often left out; the closest number wins.
+
+    Parameters
+    ----------
+    wavelengths : ndarray, shape (bands,)
+        In nm, in any order.
+    """
+    centres = np.sort(np.asarray(wavelengths, dtype=np.float64))
+    misses = {name: _miss(centres, sensor) for name, sensor in SENSORS.items()}
+    best = min(misses, key=lambda name: misses[name])
+    return best if misses[best] <= 1 else None
+
+
+def _miss(centres: NDArray[np.float64], sensor: Sensor) -> float:
+    """Return how far sorted centres are from a sensor, in units of what still fits."""
+    theirs = np.sort(sensor.wavelengths)
+    if not sensor.nominal:
+        return float(np.abs(centres[:, None] - theirs).min(axis=1).max()) / 0.6
+    if max(abs(centres[0] - theirs[0]), abs(centres[-1] - theirs[-1])) > 25:
+        return np.inf
+    return abs(centres.size - theirs.size) / theirs.size / 0.15
 
 
 def _table(source: str, **bands: tuple[float, float]) -> Sensor:

@@ -162,6 +162,7 @@ def read_band_files(
         transform=None if finest.crs is None else finest.transform,  # type: ignore[arg-type]  # six numbers
         band_names=names,
         source=source,
+        details={"format": f"{len(files)} single-band files"},
     )
 
 

@@ -88,4 +88,10 @@ def read_emit(
         good_bands=held.get("good_wavelengths", np.ones(bands)) == 1,
         nodata=nodata,
         source=source,
+        details={
+            "format": "EMIT L2A netCDF-4",
+            "interleave": "row, column, band",
+            "wavelength unit": "nm",
+            "sensor": "EMIT",
+        },
     )

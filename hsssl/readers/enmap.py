@@ -91,6 +91,7 @@ def read_enmap(
         offset=offset,
         scale_source="EnMAP GainOfBand and OffsetOfBand",
         source=source,
+        details=cube.details | {"format": "EnMAP L2A product", "wavelength unit": "nm", "sensor": "EnMAP"},
     )
 
 

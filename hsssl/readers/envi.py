@@ -30,7 +30,7 @@ from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
 if TYPE_CHECKING:
     from hsssl.readers import Wavelengths
 
-__all__ = ["find_header", "header_wavelengths", "read_envi"]
+__all__ = ["envi_details", "find_header", "header_wavelengths", "read_envi"]
 
 _STAND_IN = (
     "ENVI\nsamples = 4\nlines = 4\nbands = 1\nheader offset = 0\nfile type = ENVI Standard\ndata type = 1\n"
@@ -105,6 +105,7 @@ def read_envi(
         transform=transform,
         band_names=tuple(names) if isinstance(names, list) and len(names) == bands else (),
         source=str(path),
+        details=envi_details(header, layout),
     )
 
 
@@ -141,6 +142,16 @@ def _good_bands(header: Header, bands: int, source: str) -> NDArray[np.bool_] | 
     if len(listed) != bands:
         raise ValueError(f"{source}: bbl has {len(listed)} entries for {bands} bands; correct or remove it")
     return np.array([entry != 0 for entry in listed])
+
+
+def envi_details(header: Header, layout: RawLayout) -> dict[str, str]:
+    """Return what else a header says, for `Cube.details`."""
+    details = {"format": "ENVI", "interleave": layout.interleave}
+    details["byte order"] = "big-endian" if layout.dtype.byteorder == ">" else "little-endian"
+    if "wavelength" in header:
+        details["wavelength unit"] = str(header.get("wavelength units", "")) or "not stated"
+    sensor = str(header.get("sensor type", "")).strip()
+    return details | ({"sensor": sensor} if sensor.lower() not in ("", "unknown") else {})
 
 
 def _scale(header: Header, bands: int, source: str) -> tuple[Scale, Scale, str]:

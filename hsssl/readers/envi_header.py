@@ -235,7 +235,7 @@ def _dtype(header: Header, source: str, byte_order: ByteOrder | None) -> np.dtyp
     else:
         raise ValueError(
             f"{source}: no byte order; add the line: byte order = 0 (little-endian, as PCs write; 1 is "
-            f"big-endian), or open it with byte_order=little"
+            f"big-endian), or open it with byte_order=little (--reader-options byte_order little)"
         )
     return np.dtype((">" if order else "<") + DTYPES[code])
 

@@ -145,6 +145,7 @@ def read_hdf5(
         offset=attrs["add_offset"] or 0.0,
         scale_source="scale_factor and add_offset" if scaled else "",
         source=source,
+        details={"format": "HDF5", "interleave": f"{axes} (r rows, c columns, b bands)"},
     )
 
 

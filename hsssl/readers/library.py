@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hsssl.cube import Cube, FloatArray
 from hsssl.lazy import load_or_defer
 from hsssl.messages import say_once
-from hsssl.readers.envi import header_wavelengths
+from hsssl.readers.envi import envi_details, header_wavelengths
 from hsssl.readers.envi_header import ByteOrder, Header, RawLayout, find_pair, number, parse_header
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def _read(
         scale=1 / factor if factor else 1.0,
         scale_source="ENVI reflectance scale factor" if factor else "",
         source=str(path),
+        details=envi_details(header, layout) | {"format": "ENVI spectral library"},
     )
     return cube, _names(header, spectra)
 

@@ -110,7 +110,8 @@ def read_mat(
     centres = band_wavelengths(wavelengths, bands, source=path)
     if centres is None:
         centres = _wavelengths(path, held, bands)
-    return Cube(values=values, wavelengths=centres, source=path)
+    details = {"format": "MATLAB 7.3 (HDF5)" if is_hdf5(path) else "MATLAB"}
+    return Cube(values=values, wavelengths=centres, source=path, details=details)
 
 
 def _image_size(

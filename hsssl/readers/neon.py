@@ -103,6 +103,12 @@ def read_neon(
         crs=crs,
         transform=transform,
         source=source,
+        details={
+            "format": "NEON HDF5",
+            "interleave": "row, column, band",
+            "wavelength unit": "nm",
+            "sensor": "NEON imaging spectrometer",
+        },
     )
 
 

@@ -75,7 +75,8 @@ def read_npy(
         return np.array(whole[r, c][:, :, as_slice(b)])
 
     values = load_or_defer(read_window, (rows, cols, bands), dtype, lazy=lazy, source=str(file))
-    return Cube(values, band_wavelengths(wavelengths, bands, source=str(file)), source=str(path))
+    centres = band_wavelengths(wavelengths, bands, source=str(file))
+    return Cube(values, centres, source=str(path), details={"format": "NumPy"})
 
 
 def read_npz(
@@ -125,7 +126,7 @@ def read_npz(
         centres = band_wavelengths(wavelengths, shape[2], source=str(file))
         if centres is None:
             centres = _wavelengths(archive, heads, shape[2], str(file))
-    return Cube(values, centres, source=str(path))
+    return Cube(values, centres, source=str(path), details={"format": "NumPy archive"})
 
 
 @contextmanager

@@ -120,6 +120,12 @@ def read_prisma(
         source_index=sent,
         source_bands=sum(counts),
         source=source,
+        details={
+            "format": "PRISMA L2D HDF-EOS5",
+            "interleave": "row, band, column",
+            "wavelength unit": "nm",
+            "sensor": "PRISMA",
+        },
     )
 
 

@@ -108,9 +108,9 @@ def _read_open(raster: Any, file: Path, given: Wavelengths, lazy: bool | None) -
     tags = [{key.lower(): value for key, value in raster.tags(band + 1).items()} for band in range(bands)]
     imagery = [raster.tags(band + 1, ns="IMAGERY") for band in range(bands)]
     names = tuple(description or "" for description in raster.descriptions)
-    centres, widths = band_wavelengths(given, bands, source=source), None
+    centres, widths, unit = band_wavelengths(given, bands, source=source), None, "nm, as given"
     if centres is None:
-        centres, widths = _wavelengths(imagery, tags, names, source)
+        centres, widths, unit = _wavelengths(imagery, tags, names, source)
     dtype = np.result_type(*raster.dtypes)
     values = load_or_defer(
         partial(read_gdal_window, file, dtype),
@@ -135,6 +135,7 @@ def _read_open(raster: Any, file: Path, given: Wavelengths, lazy: bool | None) -
         transform=None if raster.transform.is_identity else tuple(raster.transform)[:6],
         band_names=names if any(names) else (),
         source=source,
+        details=_details(raster, unit if centres is not None else ""),
     )
 
 
@@ -174,7 +175,8 @@ def _numpy_name(dtype: str) -> str:
 
 def _wavelengths(
     imagery: BandTags, tags: BandTags, names: tuple[str, ...], source: str
-) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, str]:
+    """Return centres and widths in nm, and the unit that the file has them in."""
     described = [_from_description(name) for name in names]
     for band_tags, centre, width, unit in (
         (imagery, "CENTRAL_WAVELENGTH_UM", "FWHM_UM", "um"),
@@ -188,8 +190,17 @@ def _wavelengths(
             log.warning("%s: ignored wavelengths of %d of %d bands", source, len(stated), len(names))
             continue
         centres = to_nanometres(stated, unit=unit, source=source)
-        return centres, widths_nm(_floats(band_tags, width), stated, unit=unit, source=source)
-    return None, None
+        widths = widths_nm(_floats(band_tags, width), stated, unit=unit, source=source)
+        return centres, widths, unit or "not stated"
+    return None, None, ""
+
+
+def _details(raster: Any, unit: str) -> dict[str, str]:
+    details = {"format": str(raster.driver)}
+    interleave = raster.profile.get("interleave")
+    if interleave:
+        details["interleave"] = str(interleave)
+    return details | ({"wavelength unit": unit} if unit else {})
 
 
 def _from_description(text: str) -> dict[str, str]:

@@ -110,6 +110,7 @@ def read_zarr(
         crs=crs,
         transform=transform,
         source=os.fspath(path),
+        details={"format": f"Zarr version {about['version']}"},
     )
 
 
