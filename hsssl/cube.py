@@ -192,14 +192,15 @@ class Cube:
 
 def not_measured(values: NDArray[Any], nodata: float | None) -> BoolArray:
     """Mark raw numbers that are nodata or not finite; same shape as ``values``."""
-    void = np.zeros(values.shape, dtype=bool)
-    if values.dtype.kind == "f":
-        void |= ~np.isfinite(values)
+    hit: BoolArray | None = None
     if nodata is not None:
         # Some files give float32 bands the lowest float64 as nodata: it overflows to -inf, also void.
         with np.errstate(over="ignore"):
-            void |= values == nodata
-    return void
+            hit = np.equal(values, nodata)
+    if values.dtype.kind != "f":
+        return np.zeros(values.shape, dtype=bool) if hit is None else hit
+    unreal = ~np.isfinite(values)
+    return unreal if hit is None else unreal | hit
 
 
 def void_bands(values: NDArray[Any], nodata: float | None) -> BoolArray:
@@ -217,6 +218,8 @@ def valid_pixels(values: NDArray[Any] | LazyValues, nodata: float | None) -> Boo
     step = max(1, _TILE_VALUES // (cols * bands))
     for start in range(0, rows, step):
         void = not_measured(values[start : start + step], nodata)
+        if not void.any():  # most tiles, and counting takes much longer
+            continue
         void_here[start : start + step] = np.count_nonzero(void, axis=2)
         void_there += np.count_nonzero(void, axis=(0, 1))
     void_throughout = np.count_nonzero(void_there == rows * cols)

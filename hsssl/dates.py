@@ -48,6 +48,8 @@ def choose_date(
     >>> choose_date(Cube(np.zeros((2, 2, 6))), dates=3, date=1).source_index
     array([2, 3])
     """
+    if not isinstance(dates, int) or not isinstance(date, int | None):
+        raise ValueError(f"{cube.source}: dates and date are whole numbers, got {dates!r} and {date!r}")
     if dates < 1 or cube.bands % dates:
         raise ValueError(f"{cube.source}: {cube.bands} bands are not those of {dates} dates; correct dates")
     if order not in ("date", "band"):

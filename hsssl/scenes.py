@@ -306,7 +306,9 @@ def _existing(name: str) -> Path:
     if path.exists():
         return path
     if path.suffix or path.name != name:
-        raise FileNotFoundError(f"{name}: no such file; check the path, or give a scene name (indian_pines)")
+        raise FileNotFoundError(
+            f"{name}: no such file; check the path, or give a scene name, such as indian_pines"
+        )
     error = unknown_name("scene", name, SCENES)
     raise ValueError(f"{error}; there is no file of that name either")
 

@@ -54,9 +54,8 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _BY_SUFFIX: dict[str, Reader] = {".mat": read_mat, ".npy": read_npy, ".npz": read_npz}
 _NO_CUBE = {
-    ".zip": "an archive; unpack it", ".gz": "an archive; unpack it", ".tar": "an archive; unpack it",
-    ".txt": "text", ".csv": "a table", ".json": "text", ".md": "text", ".pdf": "a document",
-    ".xml": "text; give the product's folder or its image",
+    ".zip": "an archive, to unpack", ".gz": "an archive, to unpack", ".tar": "an archive, to unpack",
+    ".txt": "text", ".csv": "a table", ".json": "text", ".md": "text", ".pdf": "a document", ".xml": "text",
 }  # fmt: skip
 
 
@@ -153,7 +152,7 @@ def _reader_of(path: Source) -> Reader:
     if header is not None:
         return read_library_cube if is_library(header) else read_envi
     if suffix in _NO_CUBE:
-        raise ValueError(f"{file}: {_NO_CUBE[suffix]}, no image; give the file of a cube")
+        raise ValueError(f"{file}: {_NO_CUBE[suffix]}, no image; give a cube's file or a product's folder")
     return read_raster
 
 

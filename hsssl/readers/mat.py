@@ -119,7 +119,7 @@ def _image_size(
 ) -> tuple[int, int] | None:
     """Return the size of the image that a list of pixels is; None where there is none to unfold."""
     if rows is not None or cols is not None:
-        if rows is None or cols is None or rows < 1 or cols < 1:
+        if not (isinstance(rows, int) and isinstance(cols, int) and min(rows, cols) > 0):
             raise ValueError(
                 f"{path}: a list of pixels needs rows and cols, both positive: got {rows}, {cols}"
             )

@@ -83,7 +83,8 @@ def read_prisma(
     sent = np.flatnonzero(stated > 0)
     if sent.size == 0:
         raise ValueError(f"{source}: no band has a wavelength; the product is damaged")
-    say_once("%s: left out %d bands that were not sent (wavelength 0)", source, len(stated) - len(sent))
+    if len(sent) < len(stated):
+        say_once("%s: left out %d bands that were not sent (wavelength 0)", source, len(stated) - len(sent))
 
     def read_window(r: slice, c: slice, bands: NDArray[np.int64]) -> NDArray[Any]:
         wanted = sent[bands]
