@@ -199,8 +199,8 @@ def not_measured(values: NDArray[Any], nodata: float | None) -> BoolArray:
             hit = np.equal(values, nodata)
     if values.dtype.kind != "f":
         return np.zeros(values.shape, dtype=bool) if hit is None else hit
-    unreal = ~np.isfinite(values)
-    return unreal if hit is None else unreal | hit
+    unreal: BoolArray = ~np.isfinite(values)
+    return unreal if hit is None else np.logical_or(unreal, hit)
 
 
 def void_bands(values: NDArray[Any], nodata: float | None) -> BoolArray:
