@@ -6,8 +6,10 @@ from hsssl import threads  # noqa: F401  # first: it must come before torch
 from hsssl.classify import classify
 from hsssl.cube import Cube
 from hsssl.embed import embed
+from hsssl.evaluate.finetune import finetune
 from hsssl.evaluate.protocol import evaluate
 from hsssl.prepare import prepare
+from hsssl.report_run import report_run
 from hsssl.run import Run, load_encoder
 from hsssl.scenes import SCENES, load_scene, open_cube, open_labels
 from hsssl.train import pretrain
@@ -21,10 +23,12 @@ __all__ = [
     "classify",
     "embed",
     "evaluate",
+    "finetune",
     "load_encoder",
     "load_scene",
     "open_cube",
     "open_labels",
     "prepare",
     "pretrain",
+    "report_run",
 ]

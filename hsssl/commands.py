@@ -16,6 +16,7 @@ from hsssl.cube import Cube
 from hsssl.demo import demo
 from hsssl.encoders import ENCODERS
 from hsssl.methods import METHODS
+from hsssl.published import PUBLISHED
 from hsssl.spec import spec_of
 from hsssl.train import pretrain as run_pretraining
 
@@ -63,6 +64,7 @@ def pretrain(
     variable: str | None = None,
     wavelengths: str | None = None,
     reader_options: Options | None = None,
+    report: bool = False,
     **settings: Any,
 ) -> None:
     """Stand in for `hsssl.pretrain`, with cubes by path or name; see `_pretrain_command`."""
@@ -73,6 +75,8 @@ def pretrain(
     if os.environ.get("RANK", "0") == "0":
         last = run.metrics[-1]
         print(f"{run.path}: step {last['step'] + 1}, loss {last['loss']:.3f}; {run.spec_file}")
+        if report:
+            _report(run, cubes[0], None, opened[0], overwrite=True)
 
 
 def embed(
@@ -160,11 +164,7 @@ def evaluate(
     """
     encoder = hsssl.load_encoder(run)
     opened = _open(cube, variable, wavelengths, reader_options)
-    truth: Any = _labels(cube, labels, opened)
-    if split == "fixed":
-        if test_labels is None:
-            raise ValueError("evaluate: --split fixed needs --labels (training) and --test-labels")
-        truth = (truth, _labels(cube, test_labels, opened))
+    truth = _truth("evaluate", cube, labels, test_labels, split, opened)
     score = hsssl.evaluate(
         hsssl.embed(encoder, opened),
         truth,
@@ -177,6 +177,106 @@ def evaluate(
         cube=hsssl.prepare(opened),
     )
     print(score.to_json() if json else score)
+
+
+def finetune(
+    run: Argument,
+    cube: Argument,
+    *,
+    labels: str | None = None,
+    test_labels: str | None = None,
+    split: Literal["random", "block", "fixed"] = "block",
+    per_class: int | None = None,
+    guard: int | None = None,
+    seeds: int = 5,
+    epochs: int = 20,
+    lr: float = 3e-4,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    json: bool = False,
+) -> None:
+    """Train a copy of the encoder with a linear head on labelled pixels, and score it beside the frozen one.
+
+    Parameters
+    ----------
+    run : str
+        Run directory of hsssl pretrain.
+    cube : str
+        Path or scene name.
+    labels : str, optional
+        Class ids, 0 unlabelled: .mat, GeoTIFF, ENVI, .npy or PNG. A named scene brings its own.
+    test_labels : str, optional
+        With --split fixed: the test pixels; --labels are then the training pixels.
+    split : str
+        How training and test pixels are chosen.
+    per_class : int, optional
+        Training pixels a class; 10 at random, at most 100 by block unless given.
+    guard : int, optional
+        Pixels between training and test; the radius of a feature's footprint unless given.
+    seeds : int
+        Number of trainings; each has a split of its own, unless that is fixed.
+    epochs : int
+        Passes over the training pixels.
+    lr : float
+        Peak learning rate.
+    variable : str, optional
+        Which variable of a .mat file.
+    wavelengths : str, optional
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    json : bool
+        Print JSON.
+    """
+    encoder = hsssl.load_encoder(run)
+    opened = _open(cube, variable, wavelengths, reader_options)
+    truth = _truth("finetune", cube, labels, test_labels, split, opened)
+    drawn = per_class or (10 if split == "random" else 100)
+    score = hsssl.finetune(
+        encoder, opened, truth, split, drawn, guard=guard, seeds=seeds, epochs=epochs, lr=lr
+    )
+    print(score.to_json() if json else score)
+
+
+def report(
+    run: Argument,
+    cube: Argument,
+    *,
+    labels: str | None = None,
+    out: str | None = None,
+    seeds: int = 5,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write report.html: pictures of a run's features on a scene, its training, and scores where labelled.
+
+    Parameters
+    ----------
+    run : str
+        Run directory of hsssl pretrain.
+    cube : str
+        Path or scene name.
+    labels : str, optional
+        Class ids, 0 unlabelled: .mat, GeoTIFF, ENVI, .npy or PNG. A named scene brings its own; without
+        any there are no scores.
+    out : str, optional
+        Folder to write to; the run directory unless given.
+    seeds : int
+        Number of splits in the scores.
+    variable : str, optional
+        Which variable of a .mat file.
+    wavelengths : str, optional
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    overwrite : bool
+        Replace an earlier report.
+    """
+    opened = _open(cube, variable, wavelengths, reader_options)
+    _report(run, cube, labels, opened, out=out, seeds=seeds, overwrite=overwrite)
 
 
 def classify(
@@ -218,9 +318,14 @@ def classify(
     encoder = hsssl.load_encoder(run)
     opened = _open(cube, variable, wavelengths, reader_options)
     truth = _labels(cube, labels, opened)
-    names = hsssl.SCENES[cube]().class_names if cube in hsssl.SCENES else ()
     hsssl.classify(
-        encoder, opened, truth, classifier=classifier, class_names=names, out=out, overwrite=overwrite
+        encoder,
+        opened,
+        truth,
+        classifier=classifier,
+        class_names=_class_names(cube),
+        out=out,
+        overwrite=overwrite,
     )
     print(f"{out}: {opened.rows} x {opened.cols} pixels")
 
@@ -261,6 +366,37 @@ def _labels(cube: str, labels: str | None, opened: Cube) -> Any:
     return truth
 
 
+def _truth(
+    command: str, cube: str, labels: str | None, test_labels: str | None, split: str, opened: Cube
+) -> Any:
+    """Return the label map, or for a fixed split the maps of training and of test pixels."""
+    truth = _labels(cube, labels, opened)
+    if split != "fixed":
+        return truth
+    if test_labels is None:
+        raise ValueError(f"{command}: --split fixed needs --labels (training) and --test-labels")
+    return truth, _labels(cube, test_labels, opened)
+
+
+def _report(run: Any, cube: str, labels: str | None, opened: Cube, **options: Any) -> None:
+    """Write a report, with scores if there are labels, and say where it is."""
+    truth = _labels(cube, labels, opened) if labels or _brings_labels(cube) else None
+    page = hsssl.report_run(run, opened, truth, class_names=_class_names(cube), **options)
+    print(f"{page}: open it in a browser")
+
+
+def _brings_labels(cube: str) -> bool:
+    """Whether ``cube`` is a named scene that comes with a map of classes."""
+    return cube in hsssl.SCENES and (cube not in PUBLISHED or bool(PUBLISHED[cube].labels))
+
+
+def _class_names(cube: str) -> tuple[str, ...]:
+    """Return the class names of a named scene, none for a path."""
+    if cube in PUBLISHED:
+        return PUBLISHED[cube].class_names
+    return hsssl.SCENES[cube]().class_names if cube in hsssl.SCENES else ()
+
+
 def _json(record: Any) -> str:
     return json_text.dumps(record, indent=1)
 
@@ -279,6 +415,7 @@ def _pretrain_command() -> Callable[..., None]:
     for name in ("variable", "wavelengths"):
         parameters.append(inspect.Parameter(name, keyword, default=None, annotation=str | None))
     parameters.append(inspect.Parameter("reader_options", keyword, default=None, annotation=Options | None))
+    parameters.append(inspect.Parameter("report", keyword, default=False, annotation=bool))
 
     def command(cubes: Any, *args: Any, **settings: Any) -> None:
         positional = [name for name in signature.parameters if name != "cubes"]
@@ -288,6 +425,8 @@ def _pretrain_command() -> Callable[..., None]:
         "    variable : str, optional\n        Which variable of a .mat file.\n"
         "    wavelengths : str, optional\n        A file of numbers or start:stop in nm, or a sensor.\n"
         "    reader_options : dict, optional\n        What the format's reader takes besides.\n"
+        "    report : bool\n        Write report.html at the end: pictures of the first cube, and\n"
+        "        scores if it is a named scene. The command report does so later, and takes labels.\n"
     )
     command.__doc__ = (run_pretraining.__doc__ or "").replace("\n    Returns\n", f"{added}\n    Returns\n", 1)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -300,6 +439,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "pretrain": _pretrain_command(),
     "embed": embed,
     "evaluate": evaluate,
+    "finetune": finetune,
+    "report": report,
     "classify": classify,
     "demo": demo,
     "methods": methods,

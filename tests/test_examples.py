@@ -1,5 +1,6 @@
 """The examples run as they stand, on few steps, and stay short."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,17 @@ def test_pretrain_indian_pines(tmp_path):
     assert "random split" in out
     assert "block split" in out
     assert (tmp_path / "run" / "map.tif").is_file()
+
+
+def test_fixed_split(tmp_path, data_dir):
+    words = ["--seeds", "0", "--steps", "2", "--epochs", "1", "--out", str(tmp_path / "table")]
+    out = run(str(EXAMPLES / "fixed_split.py"), str(data_dir / "indian_pines"), *words)
+    assert out.strip() == (tmp_path / "table.md").read_text().strip()
+    assert "fixed split of 695 / 9,671 pixels" in out
+    record = json.loads((tmp_path / "table.json").read_text())
+    assert record["audit"]["coordinates_oa"] == pytest.approx(0.918, abs=5e-4)
+    methods = {(row["method"], row["classifier"]) for row in record["rows"]}
+    assert {("encoder", "linear"), ("encoder, fine-tuned", "finetune"), ("raw spectrum", "svm")} < methods
 
 
 def test_two_processes_share_a_run(tmp_path):
