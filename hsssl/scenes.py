@@ -22,7 +22,7 @@ from hsssl.readers.mat import choose, load_variable, variables
 from hsssl.readers.wavelengths import band_wavelengths
 
 if TYPE_CHECKING:
-    from hsssl.readers import Wavelengths
+    from hsssl.readers import Source, Wavelengths
 
 __all__ = ["SCENES", "Scene", "indian_pines", "load_scene", "open_cube", "open_labels", "published_scene"]
 
@@ -190,7 +190,7 @@ def load_scene(name: str) -> Scene:
 
 
 def open_cube(
-    source: str | os.PathLike[str],
+    source: Source,
     *,
     variable: str | None = None,
     wavelengths: Wavelengths = None,
@@ -201,8 +201,9 @@ def open_cube(
 
     Parameters
     ----------
-    source : str or path
-        A file (see `hsssl.readers.read`) or a key of `SCENES`; a scene's name goes first.
+    source : str, path, or sequence of paths
+        A file or a product's folder (see `hsssl.readers.read`) or a key of `SCENES`; a scene's name goes
+        first. Several files give one band each.
     variable : str or None
         Name of the cube in a MATLAB file; needed only where several have three dimensions.
     wavelengths : array_like (bands,) in nm, str or None
@@ -228,6 +229,8 @@ def open_cube(
     --------
     >>> cube = open_cube("scene.hdr", wavelengths="400:1000")               # doctest: +SKIP
     """
+    if not isinstance(source, str | os.PathLike):
+        return read(source, wavelengths=wavelengths, lazy=lazy, variable=variable, **options)
     name = os.fspath(source)
     if name in SCENES:
         cube = load_scene(name).cube

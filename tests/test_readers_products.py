@@ -6,6 +6,7 @@ import pytest
 from hsssl.lazy import LazyValues
 from hsssl.prepare import prepare
 from hsssl.readers import read, read_band_files
+from hsssl.scenes import open_cube
 from make_fixtures import (
     small_values,
     write_emit,
@@ -159,7 +160,7 @@ def test_a_list_of_files_in_its_order(tmp_path):
     np.testing.assert_array_equal(cube.values, fine)
     assert cube.wavelengths.tolist() == [865, 480]
     assert cube.band_names == ("B5", "B2")
-    assert read(files, wavelengths=[500, 600]).wavelengths.tolist() == [500, 600]
+    assert open_cube(files, wavelengths=[500, 600]).wavelengths.tolist() == [500, 600]
     with pytest.raises(ValueError, match="2 files, and sensor 'emit' has 285 bands"):
         read(files, sensor="emit")
     with pytest.raises(FileNotFoundError, match="no such file"):
