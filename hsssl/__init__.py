@@ -9,11 +9,13 @@ from hsssl.embed import embed
 from hsssl.evaluate.finetune import finetune
 from hsssl.evaluate.protocol import evaluate
 from hsssl.prepare import prepare
+from hsssl.readers import open_library
 from hsssl.report_run import report_run
 from hsssl.run import Run, load_encoder
 from hsssl.scenes import SCENES, load_scene, open_cube, open_labels
 from hsssl.train import pretrain
 from hsssl.views import ViewSpec
+from hsssl.write import write_cube
 
 __all__ = [
     "SCENES",
@@ -28,7 +30,9 @@ __all__ = [
     "load_scene",
     "open_cube",
     "open_labels",
+    "open_library",
     "prepare",
     "pretrain",
     "report_run",
+    "write_cube",
 ]

@@ -16,18 +16,25 @@ from hsssl.cube import Cube
 from hsssl.demo import demo
 from hsssl.encoders import ENCODERS
 from hsssl.methods import METHODS
+from hsssl.published import PUBLISHED
 from hsssl.spec import spec_of
 from hsssl.train import pretrain as run_pretraining
 
 __all__ = ["COMMANDS"]
 
 Value = bool | int | float | str
+Options = dict[str, Value]
 Argument = tyro.conf.Positional[str]
 Arguments = tyro.conf.Positional[tuple[str, ...]]
 
 
 def info(
-    cube: Argument, *, variable: str | None = None, wavelengths: str | None = None, json: bool = False
+    cube: Argument,
+    *,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    json: bool = False,
 ) -> None:
     """Say what a cube's file says: shape, wavelengths, nodata, georeference, statistics, suspicious things.
 
@@ -38,13 +45,16 @@ def info(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     from hsssl.info import describe, format_description
 
-    description = describe(hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths))
+    opened = _open(cube, variable, wavelengths, reader_options)
+    description = describe(opened)
     print(_json(description) if json else format_description(description))
 
 
@@ -53,13 +63,14 @@ def pretrain(
     *,
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     report: bool = False,
     **settings: Any,
 ) -> None:
     """Stand in for `hsssl.pretrain`, with cubes by path or name; see `_pretrain_command`."""
     if not cubes:
         raise ValueError('pretrain: give at least one cube, by path or scene name ("indian_pines")')
-    opened = [hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths) for cube in cubes]
+    opened = [_open(cube, variable, wavelengths, reader_options) for cube in cubes]
     run = run_pretraining(opened, **settings)
     if os.environ.get("RANK", "0") == "0":
         last = run.metrics[-1]
@@ -75,6 +86,7 @@ def embed(
     out: str,
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the features of every pixel of a cube to a GeoTIFF.
@@ -90,13 +102,15 @@ def embed(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace the file at --out.
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = _open(cube, variable, wavelengths, reader_options)
     features = hsssl.embed(encoder, opened, out=out, overwrite=overwrite)
     print(f"{out}: {features.shape[0]} x {features.shape[1]} pixels, {features.shape[2]} dimensions")
 
@@ -114,6 +128,7 @@ def evaluate(
     classifier: str = "linear",
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     json: bool = False,
 ) -> None:
     """Score an encoder's frozen features beside the hand-made baselines, with a leakage audit.
@@ -141,12 +156,14 @@ def evaluate(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = _open(cube, variable, wavelengths, reader_options)
     truth = _truth("evaluate", cube, labels, test_labels, split, opened)
     score = hsssl.evaluate(
         hsssl.embed(encoder, opened),
@@ -176,6 +193,7 @@ def finetune(
     lr: float = 3e-4,
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     json: bool = False,
 ) -> None:
     """Train a copy of the encoder with a linear head on labelled pixels, and score it beside the frozen one.
@@ -205,12 +223,14 @@ def finetune(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = _open(cube, variable, wavelengths, reader_options)
     truth = _truth("finetune", cube, labels, test_labels, split, opened)
     drawn = per_class or (10 if split == "random" else 100)
     score = hsssl.finetune(
@@ -228,6 +248,7 @@ def report(
     seeds: int = 5,
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write report.html: pictures of a run's features on a scene, its training, and scores where labelled.
@@ -248,11 +269,13 @@ def report(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace an earlier report.
     """
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = _open(cube, variable, wavelengths, reader_options)
     _report(run, cube, labels, opened, out=out, seeds=seeds, overwrite=overwrite)
 
 
@@ -265,6 +288,7 @@ def classify(
     classifier: str = "svm",
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a class map of the whole scene, learnt from its labelled pixels.
@@ -284,13 +308,15 @@ def classify(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace the file at --out.
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = _open(cube, variable, wavelengths, reader_options)
     truth = _labels(cube, labels, opened)
     hsssl.classify(
         encoder,
@@ -322,6 +348,11 @@ def _print_registry(registry: dict[str, Any]) -> None:
         print(f"{name:<{width}}  {summary}{f' [{reference}]' if reference else ''}")
 
 
+def _open(cube: str, variable: str | None, wavelengths: str | None, reader_options: Options | None) -> Cube:
+    options: dict[str, Any] = {"variable": variable, "wavelengths": wavelengths, **(reader_options or {})}
+    return hsssl.open_cube(cube, **options)
+
+
 def _labels(cube: str, labels: str | None, opened: Cube) -> Any:
     """Read the label map, or take the named scene's own, and check that it fits."""
     if labels is None and cube not in hsssl.SCENES:
@@ -349,13 +380,20 @@ def _truth(
 
 def _report(run: Any, cube: str, labels: str | None, opened: Cube, **options: Any) -> None:
     """Write a report, with scores if there are labels, and say where it is."""
-    truth = _labels(cube, labels, opened) if labels or cube in hsssl.SCENES else None
+    truth = _labels(cube, labels, opened) if labels or _brings_labels(cube) else None
     page = hsssl.report_run(run, opened, truth, class_names=_class_names(cube), **options)
     print(f"{page}: open it in a browser")
 
 
+def _brings_labels(cube: str) -> bool:
+    """Whether ``cube`` is a named scene that comes with a map of classes."""
+    return cube in hsssl.SCENES and (cube not in PUBLISHED or bool(PUBLISHED[cube].labels))
+
+
 def _class_names(cube: str) -> tuple[str, ...]:
     """Return the class names of a named scene, none for a path."""
+    if cube in PUBLISHED:
+        return PUBLISHED[cube].class_names
     return hsssl.SCENES[cube]().class_names if cube in hsssl.SCENES else ()
 
 
@@ -366,7 +404,7 @@ def _json(record: Any) -> str:
 def _pretrain_command() -> Callable[..., None]:
     """Return the command ``pretrain`` with the signature and help of `hsssl.pretrain`, cubes by path."""
     signature = inspect.signature(run_pretraining, eval_str=True)
-    options = dict[str, Value]
+    options = Options
     types: dict[str, Any] = {"cubes": Arguments, "encoder": str, "out": str, "windows": tuple[int, ...]}
     types |= {"method_options": options, "encoder_options": options}
     parameters = []
@@ -376,6 +414,7 @@ def _pretrain_command() -> Callable[..., None]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     for name in ("variable", "wavelengths"):
         parameters.append(inspect.Parameter(name, keyword, default=None, annotation=str | None))
+    parameters.append(inspect.Parameter("reader_options", keyword, default=None, annotation=Options | None))
     parameters.append(inspect.Parameter("report", keyword, default=False, annotation=bool))
 
     def command(cubes: Any, *args: Any, **settings: Any) -> None:
@@ -384,7 +423,8 @@ def _pretrain_command() -> Callable[..., None]:
 
     added = (
         "    variable : str, optional\n        Which variable of a .mat file.\n"
-        "    wavelengths : str, optional\n        A file of numbers, or start:stop, in nm.\n"
+        "    wavelengths : str, optional\n        A file of numbers or start:stop in nm, or a sensor.\n"
+        "    reader_options : dict, optional\n        What the format's reader takes besides.\n"
         "    report : bool\n        Write report.html at the end: pictures of the first cube, and\n"
         "        scores if it is a named scene. The command report does so later, and takes labels.\n"
     )
