@@ -14,12 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsssl_kernels import barlow_twins, cosine_regression, info_nce, nt_xent, sinkhorn, sup_con, vicreg
+from hsssl_kernels import (
+    barlow_twins,
+    cosine_regression,
+    info_nce,
+    linear_mixing,
+    nt_xent,
+    sinkhorn,
+    spectral_angle,
+    sup_con,
+    vicreg,
+)
 from hsssl_kernels.cosine_regression.reference import cosine_regression_reference
 from hsssl_kernels.decorrelation.reference import barlow_twins_reference, vicreg_reference
 from hsssl_kernels.info_nce.reference import info_nce_reference
+from hsssl_kernels.linear_mixing.reference import linear_mixing_reference
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
 from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
+from hsssl_kernels.spectral_angle.reference import spectral_angle_reference
 from hsssl_kernels.sup_con.reference import sup_con_reference
 
 __all__ = ["OPS", "OTHERS", "TEMPERATURE", "Op"]
@@ -27,6 +39,7 @@ __all__ = ["OPS", "OTHERS", "TEMPERATURE", "Op"]
 TEMPERATURE = 0.1
 QUEUE_ROWS = 256
 PROTOTYPES = 512
+MEMBERS = 5
 Run = Callable[..., Tensor]
 
 
@@ -72,6 +85,22 @@ def _labelled(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
 def _scores(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     g = torch.Generator().manual_seed(n)
     return [torch.rand(n, PROTOTYPES, generator=g).mul(2).sub(1).to(device, dtype)]
+
+
+def _mixtures(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Logits, endmembers and pixels of a scene: what the pixels are is the third and no leaf."""
+    g = torch.Generator().manual_seed(n + d)
+    logits, e = torch.randn(n, MEMBERS, generator=g), torch.rand(MEMBERS, d, generator=g) + 0.05
+    x = (logits + 0.3 * torch.randn(n, MEMBERS, generator=g)).softmax(1) @ e
+    return [m.to(device, dtype) for m in (logits, e, x)]
+
+
+def naive_spectral_angle(x: Tensor, y: Tensor) -> Tensor:
+    return F.cosine_similarity(x, y).clamp(-1 + 1e-7, 1 - 1e-7).arccos().mean()
+
+
+def naive_mixing(logits: Tensor, e: Tensor, x: Tensor) -> Tensor:
+    return naive_spectral_angle(logits.softmax(1) @ e, x.detach())
 
 
 def naive_nt_xent(z1: Tensor, z2: Tensor) -> Tensor:
@@ -232,6 +261,22 @@ OPS: dict[str, Op] = {
         exps=lambda n, d: 1.0 * n * PROTOTYPES,
         plain=_naive_sinkhorn,
         differentiable=False,
+    ),
+    "spectral_angle": Op(
+        lambda x, y: spectral_angle(x, y, pairwise=False).mean(),
+        lambda x, y: spectral_angle_reference(x, y, pairwise=False).mean(),
+        _towers,
+        flops=lambda n, d: 0.0,
+        values=lambda n, d: 6.0 * n * d,
+        plain=naive_spectral_angle,
+    ),
+    "linear_mixing": Op(
+        lambda a, e, x: linear_mixing(a, e, x, loss="sad", softmax=True),
+        lambda a, e, x: linear_mixing_reference(a, e, x, loss="sad", softmax=True),
+        _mixtures,
+        flops=lambda n, d: 8.0 * n * MEMBERS * d,
+        values=lambda n, d: 2.0 * n * d,
+        plain=naive_mixing,
     ),
 }
 

@@ -14,6 +14,7 @@ from hsssl.report_run import report_run
 from hsssl.run import Run, load_encoder
 from hsssl.scenes import SCENES, load_scene, open_cube, open_labels
 from hsssl.train import pretrain
+from hsssl.unmix import Unmixing, unmix
 from hsssl.views import ViewSpec
 from hsssl.write import write_cube
 
@@ -21,6 +22,7 @@ __all__ = [
     "SCENES",
     "Cube",
     "Run",
+    "Unmixing",
     "ViewSpec",
     "classify",
     "embed",
@@ -34,5 +36,6 @@ __all__ = [
     "prepare",
     "pretrain",
     "report_run",
+    "unmix",
     "write_cube",
 ]

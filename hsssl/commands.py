@@ -330,6 +330,61 @@ def classify(
     print(f"{out}: {opened.rows} x {opened.cols} pixels")
 
 
+def unmix(
+    cube: Argument,
+    *,
+    endmembers: int,
+    out: str,
+    method: str = "pure_pixels",
+    rule: str | None = None,
+    seed: int = 0,
+    reference: str | None = None,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Find a scene's endmembers and their abundance in every pixel; write maps, spectra and a report.
+
+    Parameters
+    ----------
+    cube : str
+        Path or scene name.
+    endmembers : int
+        How many.
+    out : str
+        Folder to write: abundances.tif (float32, NaN where not measured), error.tif, endmembers.csv and .sli,
+        pictures, report.html.
+    method : str
+        pure_pixels, daeu, egu_net, egu_net_spatial, vca, nfindr, spa or atgp.
+    rule : str, optional
+        How abundances follow from endmembers: signal, fcls or nnls; the method's own unless given.
+    seed : int
+        Key of all that is drawn.
+    reference : str, optional
+        Spectral library (ENVI .sli or CSV) to draw beside the endmembers.
+    variable : str, optional
+        Which variable of a .mat file.
+    wavelengths : str, optional
+        A file of numbers, or start:stop, in nm.
+    overwrite : bool
+        Replace the files at --out.
+    """
+    from hsssl.unmix.library import read_library
+    from hsssl.unmix.output import FILES, matched, write_unmixing
+
+    for name in FILES:
+        refuse_existing(os.path.join(out, name), overwrite=overwrite)
+    library = None if reference is None else read_library(reference)
+    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    if library is not None:
+        library.on(opened)  # refused before the work, not after it
+    mix = hsssl.unmix(opened, endmembers=endmembers, method=method, rule=rule, seed=seed)
+    report = write_unmixing(out, mix, reference=library, overwrite=overwrite)
+    for name, pair in zip(mix.names, matched(mix, library), strict=True):
+        print(name if pair is None else f"{name}: {pair[0]}, spectral angle {pair[1]:.3f} rad")
+    print(report)
+
+
 def methods() -> None:
     """List the methods, one line each, with their reference."""
     _print_registry(METHODS)
@@ -442,6 +497,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "finetune": finetune,
     "report": report,
     "classify": classify,
+    "unmix": unmix,
     "demo": demo,
     "methods": methods,
     "encoders": encoders,

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +48,7 @@ def shipped(architecture: str) -> Iterator[Shipped]:
                                 yield lse_launch(name, dtype, columns, tile, unit, exclude)
     for columns in (128, 1024):
         yield from _row_launches(columns)
+    yield from _unmixing_launches()
     for bands, patch_size, raw, written, full in (
         (200, 11, "i16", "fp32", True),
         (200, 11, "i16", "bf16", True),
@@ -145,6 +147,40 @@ def _row_launches(columns: int) -> Iterator[Shipped]:
         if "scale" in signature:
             signature["scale"] = "fp32"
         yield Shipped(f"{kernel.__name__} D={columns}", "bf16", kernel, signature, constants, _ROWS, False)
+
+
+def _unmixing_launches() -> Iterator[Shipped]:
+    """Yield the kernels of `linear_mixing` and `spectral_angle`, few and many bands and endmembers."""
+    from hsssl_kernels.linear_mixing import kernel as mixing
+    from hsssl_kernels.spectral_angle import kernel as angle
+
+    launches: list[tuple[Any, dict[str, Any], dict[str, Any]]] = []
+    for columns, members in ((200, 5), (1024, 32)):
+        block_n, block_d, block_p = mixing.mixing_block(members)
+        shape = {"D": columns, "BLOCK_N": block_n, "BLOCK_D": block_d, "BLOCK_P": block_p}
+        launches += [
+            (mixing._mixing_rows_kernel, shape | {"ANGLE": True}, mixing.MIX_OPTIONS),
+            (mixing._mixing_rows_kernel, shape | {"ANGLE": False}, mixing.MIX_OPTIONS),
+            (mixing._mixing_abundance_grad_kernel, shape, mixing.MIX_OPTIONS),
+            (mixing._mixing_endmember_grad_kernel, shape, mixing.MIX_OPTIONS),
+        ]
+        block_n, block_d = row_block(columns)
+        rows = {"D": columns, "BLOCK_N": block_n, "BLOCK_D": block_d}
+        launches += [(angle._angle_rows_kernel, rows, _ROWS), (angle._angle_grad_kernel, rows, _ROWS)]
+        block_m, block_n, block_d = angle.TILE
+        tile = {"D": columns, "BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_D": block_d}
+        launches.append((angle._all_angles_kernel, tile, angle.ANGLE_OPTIONS))
+    values = ("a_ptr", "e_ptr", "x_ptr", "y_ptr", "u_ptr", "v_ptr", "da_ptr", "dx_ptr", "dy_ptr")
+    for (kernel, constants, options), dtype in product(launches, ("bf16", "fp32")):
+        names = [name for name in kernel.arg_names if name not in constants]
+        signature = {
+            name: f"*{dtype}" if name in values else "*fp32" if name.endswith("_ptr") else "i32"
+            for name in names
+        }
+        # matrix units are for the products of the inputs themselves; the mixing kernels multiply in float32
+        dot = kernel is angle._all_angles_kernel
+        label = f"{kernel.__name__} D={constants['D']} {dtype} {constants.get('ANGLE', '')}".rstrip()
+        yield Shipped(label, dtype, kernel, signature, constants, options, dot)
 
 
 def _view_launch(bands: int, patch_size: int, raw: str, dtype: str, full: bool) -> Shipped:

@@ -1,0 +1,191 @@
+"""What an unmixing leaves on the disk: maps, spectra, pictures and a report, all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsssl.atomic import refuse_existing
+from hsssl.figures import false_colour
+from hsssl.maps import write_raster
+from hsssl.report import figure_html, html_page
+from hsssl.report_parts import table
+from hsssl.unmix.figures import abundance_maps, endmember_spectra, error_map
+from hsssl.unmix.learned import RULES
+from hsssl.unmix.library import Library, envi_library, library_csv
+from hsssl.unmix.metrics import spectral_angles
+from hsssl.unmix.scene import Unmixing
+
+__all__ = ["FILES", "matched", "write_unmixing"]
+
+#: What `write_unmixing` writes.
+FILES = (
+    "abundances.tif", "abundances.png", "error.tif", "error.png", "endmembers.csv", "endmembers.sli",
+    "endmembers.hdr", "endmembers.png", "unmixing.json", "report.html",
+)  # fmt: skip
+
+
+def write_unmixing(
+    folder: str | os.PathLike[str],
+    mix: Unmixing,
+    *,
+    reference: Library | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write an unmixing into a folder: every file of `FILES`, or none.
+
+    ``abundances.tif`` (float32, NaN where not measured, a band an endmember, georeferenced as the cube) and
+    ``error.tif``; ``endmembers.csv`` and the ENVI library ``endmembers.sli`` with its header;
+    ``report.html``, one file with the pictures inside; the pictures; ``unmixing.json`` with settings and
+    figures.
+
+    Parameters
+    ----------
+    folder : path
+        Made if its parent exists.
+    mix : Unmixing
+        What `hsssl.unmix` returned.
+    reference : Library, optional
+        Spectra to draw beside the endmembers; matched by least total angle.
+    overwrite : bool
+        Replace the files of an earlier unmixing there.
+
+    Returns
+    -------
+    Path
+        The report.
+
+    Raises
+    ------
+    FileExistsError
+        If one of the files exists and ``overwrite`` is off.
+    ValueError
+        If the reference does not cover the cube's wavelengths.
+    OSError
+        If it cannot be written; what was in the folder is then as before.
+    """
+    root = Path(folder)
+    if not root.parent.is_dir():
+        raise FileNotFoundError(f"{root}: there is no folder {root.parent}; create it first")
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"{root}: is a file; give the name of a folder")
+    for name in FILES:
+        refuse_existing(root / name, overwrite=overwrite)
+    pairs = matched(mix, reference)
+    made = root.with_name(f".{root.name}.{secrets.token_hex(6)}.tmp")
+    made.mkdir()
+    try:
+        _write(made, mix, pairs)
+        root.mkdir(exist_ok=True)
+        for name in FILES:  # all are whole and on the disk; the report comes last
+            (made / name).replace(root / name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return root / "report.html"
+
+
+Pair = tuple[str, float, NDArray[np.float64]]
+
+
+def matched(mix: Unmixing, reference: Library | None) -> list[Pair | None]:
+    """Return for each endmember the reference spectrum matched to it: name, angle (radians), spectrum.
+
+    The matching has the least total angle; where there are fewer references, endmembers stay without.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    pairs: list[Pair | None] = [None] * len(mix.endmembers)
+    if reference is None:
+        return pairs
+    spectra = reference.on(mix.cube)
+    angles = spectral_angles(mix.endmembers, spectra)
+    for k, r in zip(*linear_sum_assignment(angles), strict=True):
+        pairs[int(k)] = (reference.names[int(r)], float(angles[k, r]), spectra[r])
+    return pairs
+
+
+def _write(root: Path, mix: Unmixing, pairs: list[Pair | None]) -> None:
+    cube, names = mix.cube, mix.names
+    write_raster(root / "abundances.tif", mix.abundances, cube, nodata=np.nan, descriptions=names)
+    error_name = ["RMS reconstruction error"]
+    write_raster(root / "error.tif", mix.error, cube, nodata=np.nan, descriptions=error_name)
+    measured = cube.wavelengths is not None
+    axis = cube.wavelengths if cube.wavelengths is not None else cube.source_index.astype(np.float64)
+    head = "wavelength_nm" if measured else "band"
+    (root / "endmembers.csv").write_bytes(library_csv(names, axis.tolist(), mix.endmembers, head=head))
+    header, data = envi_library(
+        names, cube.wavelengths, mix.endmembers, description=f"{mix.method} on {cube.source}"
+    )
+    (root / "endmembers.hdr").write_bytes(header)
+    (root / "endmembers.sli").write_bytes(data)
+    record = _record(mix, pairs)
+    (root / "unmixing.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    drawn = [None if pair is None else (f"{pair[0]}, SAD {pair[1]:.3f}", pair[2]) for pair in pairs]
+    highest = max(1.0, float(np.nanpercentile(mix.abundances, 98))) if mix.rule == "nnls" else 1.0
+    pictures = {
+        "abundances.png": abundance_maps(mix.abundances, names, highest=highest),
+        "endmembers.png": endmember_spectra(mix.endmembers, axis, names, measured=measured, references=drawn),
+        "error.png": error_map(mix.error),
+    }
+    for name, png in pictures.items():
+        (root / name).write_bytes(png)
+    (root / "report.html").write_text(_page(mix, pairs, pictures), encoding="utf-8")
+    for file in root.iterdir():
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
+
+
+def _record(mix: Unmixing, pairs: list[Pair | None]) -> dict[str, Any]:
+    known = np.isfinite(mix.abundances).all(axis=2)
+    return {
+        "cube": mix.cube.source, "method": mix.method, "rule": mix.rule, "seed": mix.seed,
+        "pseudo_endmembers": mix.pseudo, "pixels": int(known.sum()), "left_out": int((~known).sum()),
+        "bands": [int(band) for band in mix.cube.source_index],
+        "mean_error": float(mix.error[known].mean()),
+        "endmembers": [
+            {"name": name, "mean_abundance": float(mix.abundances[:, :, k][known].mean())}
+            | ({} if pair is None else {"reference": pair[0], "sad": pair[1]})
+            for k, (name, pair) in enumerate(zip(mix.names, pairs, strict=True))
+        ],
+    }  # fmt: skip
+
+
+def _page(mix: Unmixing, pairs: list[Pair | None], pictures: dict[str, bytes]) -> str:
+    record, cube = _record(mix, pairs), mix.cube
+    rule = RULES.get(mix.rule, "the network's own output")
+    rows = [
+        [entry["name"], f"{100 * entry['mean_abundance']:.1f}"]
+        + ([] if not any(pairs) else [entry.get("reference", "–"), f"{entry['sad']:.3f}" if pair else "–"])
+        for entry, pair in zip(record["endmembers"], pairs, strict=True)
+    ]
+    head = ["endmember", "mean abundance, %"] + (["nearest reference", "SAD, radians"] if any(pairs) else [])
+    facts = [
+        cube.source, f"{cube.rows} × {cube.cols} pixels", f"{cube.bands} bands used",
+        f"{record['left_out']:,} pixels left out", f"method {mix.method}, seed {mix.seed}",
+    ]  # fmt: skip
+    pseudo = (
+        "<p>The spectra are pseudo-endmembers: found beforehand to guide the network, which reconstructs "
+        "without an endmember matrix.</p>"
+        if mix.pseudo
+        else ""
+    )
+    mean = record["mean_error"]
+    body = "".join([
+        figure_html(pictures["abundances.png"], f"Abundances on one scale; {rule}"),
+        f"<h2>Endmembers</h2>{pseudo}", table(head, rows),
+        figure_html(pictures["endmembers.png"], "Endmember spectra, raw numbers; gaps at dropped bands"),
+        "<h2>Reconstruction</h2>",
+        f'<p class="note">Mean error {mean:.4g} in raw numbers.</p>',
+        '<div class="row">',
+        figure_html(pictures["error.png"], "Error map, to its 98th percentile"),
+        figure_html(false_colour(cube), "The scene"),
+        "</div>",
+    ])  # fmt: skip
+    return html_page(f"Unmixing of {Path(cube.source).name}", facts, body)

@@ -1,0 +1,84 @@
+"""The spectra of a scene that endmembers are learnt from, and the scene itself, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsssl.cube import Cube, not_measured
+from hsssl.messages import say_once
+from hsssl.prepare import row_tiles
+
+__all__ = ["measured_pixels", "sample_pixels", "tiles"]
+
+# Values that endmembers are learnt from: a quarter of a GiB as float32.
+LEARN_VALUES = 2**26
+
+
+def measured_pixels(cube: Cube) -> NDArray[np.bool_]:
+    """Return which pixels (rows, cols) were measured in every band of a prepared cube, and say what is odd.
+
+    One NaN in one band takes the pixel out, for it would spread over all its abundances.
+    """
+    measured = cube.valid.copy()
+    negative = 0
+    for rows in row_tiles(cube):
+        values = cube.values[rows]
+        measured[rows] &= ~not_measured(values, cube.nodata).any(axis=2)
+        known = values[measured[rows]]
+        negative += int(np.count_nonzero(known * cube.scale + cube.offset < 0)) if known.size else 0
+    lost = int(cube.valid.sum() - measured.sum())
+    if lost:
+        say_once("%s: left out %d more pixels with a band that was not measured", cube.source, lost)
+    if negative:
+        share = 100 * negative / (measured.sum() * cube.bands)
+        say_once(
+            "%s: %d values (%.2g %%) are negative, which no mixture of reflecting materials is; they stay "
+            "as they are and count in the error; check the atmospheric correction",
+            cube.source, negative, share,
+        )  # fmt: skip
+    if not measured.any():
+        raise ValueError(
+            f"{cube.source}: no pixel was measured in every band; drop the bands that lack values"
+        )
+    return measured
+
+
+def sample_pixels(cube: Cube, measured: NDArray[np.bool_], *, seed: int = 0) -> NDArray[np.float32]:
+    """Return the spectra (n, bands) to learn endmembers from: all measured ones, or a random part of many.
+
+    Raises
+    ------
+    ValueError
+        If no pixel was measured.
+    """
+    places = np.flatnonzero(measured)
+    most = max(LEARN_VALUES // cube.bands, 1)
+    if places.size > most:
+        say_once(
+            "%s: learns endmembers from %d of %d pixels, drawn by the seed", cube.source, most, places.size
+        )
+        places = np.sort(np.random.default_rng(seed).choice(places, most, replace=False))
+    spectra = np.empty((places.size, cube.bands), dtype=np.float32)
+    for rows in row_tiles(cube):
+        first, last = np.searchsorted(places, (rows.start * cube.cols, rows.stop * cube.cols))
+        at = places[first:last] - rows.start * cube.cols
+        spectra[first:last] = cube.values[rows].reshape(-1, cube.bands)[at]
+    return spectra
+
+
+def tiles(
+    cube: Cube, measured: NDArray[np.bool_], *, margin: int = 0
+) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
+    """Yield strips of rows: where they lie, which of their rows are not margin, and the values.
+
+    Values (rows, cols, bands) are float32, with 0 where a pixel was not measured; strips overlap by
+    ``margin`` rows on either side.
+    """
+    for rows in row_tiles(cube):
+        first, last = max(0, rows.start - margin), min(cube.rows, rows.stop + margin)
+        values = cube.values[first:last].astype(np.float32)
+        values[~measured[first:last]] = 0
+        yield rows, slice(rows.start - first, rows.stop - first), values
