@@ -14,11 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsssl_kernels import barlow_twins, cosine_regression, info_nce, nt_xent, sinkhorn, sup_con, vicreg
+from hsssl_kernels import (
+    barlow_twins,
+    cosine_regression,
+    info_nce,
+    nt_xent,
+    self_expression,
+    sinkhorn,
+    sup_con,
+    vicreg,
+)
 from hsssl_kernels.cosine_regression.reference import cosine_regression_reference
 from hsssl_kernels.decorrelation.reference import barlow_twins_reference, vicreg_reference
 from hsssl_kernels.info_nce.reference import info_nce_reference
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
+from hsssl_kernels.self_expression.reference import self_expression_reference
 from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
 from hsssl_kernels.sup_con.reference import sup_con_reference
 
@@ -70,6 +80,11 @@ def _labelled(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
 def _scores(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     g = torch.Generator().manual_seed(n)
     return [torch.rand(n, PROTOTYPES, generator=g).mul(2).sub(1).to(device, dtype)]
+
+
+def _expressed(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    g = torch.Generator().manual_seed(n + d)
+    return [torch.randn(n, d, generator=g).mul(d**-0.5).to(device, dtype) for _ in range(3)]
 
 
 def naive_nt_xent(z1: Tensor, z2: Tensor) -> Tensor:
@@ -147,6 +162,16 @@ def _with_queue(f: Run) -> Run:
     return lambda q, k, m: f(q, k, negatives=m, temperature=TEMPERATURE)
 
 
+def _elastic_net(f: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Run:
+    """Return the loss of a self-expressive network: about a quarter of the coefficients are not 0."""
+
+    def loss(query: Tensor, key: Tensor, x: Tensor) -> Tensor:
+        values, l1, l2 = f(query, key, x, threshold=0.1, scale=len(x) / 8)
+        return (x - values).square().sum(1).mean() + 0.9 * l1.mean() + 0.05 * l2.mean()
+
+    return loss
+
+
 def _info_nce(symmetric: bool) -> Op:
     reference = _with_temperature(info_nce_reference, symmetric=symmetric)
     return Op(
@@ -216,6 +241,14 @@ OPS: dict[str, Op] = {
         flops=lambda n, d: 0.0,
         values=lambda n, d: 5.0 * n * d,
         plain=cosine_regression_reference,
+    ),
+    "self_expression": Op(
+        _elastic_net(self_expression),
+        _elastic_net(self_expression_reference),
+        _expressed,
+        flops=lambda n, d: 12.0 * n * n * d,
+        values=lambda n, d: 9.0 * n * d,
+        plain=_elastic_net(self_expression_reference),
     ),
     "sinkhorn": Op(
         sinkhorn,
