@@ -22,7 +22,7 @@ from hsssl.report_parts import config_section, scores_section, strictest, traini
 if TYPE_CHECKING:
     from hsssl.evaluate import Score
 
-__all__ = ["write_report"]
+__all__ = ["figure_html", "html_page", "write_report"]
 
 _CAPTIONS = {
     "natural.png": "The scene in the bands nearest 660, 550 and 470 nm",
@@ -166,11 +166,15 @@ def _shown(pictures: Mapping[str, bytes], name: str, more: str = "") -> str:
     """Return a picture with its caption as HTML, or nothing if it was not drawn."""
     if name not in pictures:
         return ""
-    caption = escape(_CAPTIONS[name] + more)
-    data = base64.b64encode(pictures[name]).decode()
+    return figure_html(pictures[name], _CAPTIONS[name] + more)
+
+
+def figure_html(png: bytes, caption: str) -> str:
+    """Return a picture with its caption as HTML, the picture inside."""
+    said, data = escape(caption), base64.b64encode(png).decode()
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f'<figure><img src="data:image/png;base64,{data}" alt="{said}">'
+        f"<figcaption>{said}</figcaption></figure>"
     )
 
 
@@ -192,6 +196,11 @@ def _page(title: str, facts: Sequence[str], pictures: Mapping[str, bytes], secti
     row = "".join(
         _shown(pictures, name) for name in ("natural.png", "thirds.png", "infrared.png", "features.png")
     )
+    return html_page(title, facts, f'<div class="row">{row}</div>\n{"".join(sections)}')
+
+
+def html_page(title: str, facts: Sequence[str], body: str) -> str:
+    """Return a page that needs nothing else and runs nothing; only ``title`` and ``facts`` are escaped."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -204,8 +213,7 @@ def _page(title: str, facts: Sequence[str], pictures: Mapping[str, bytes], secti
 <body>
 <h1>{escape(title)}</h1>
 <p class="facts">{escape(" · ".join(facts))}</p>
-<div class="row">{row}</div>
-{"".join(sections)}
+{body}
 </body>
 </html>
 """
