@@ -20,6 +20,7 @@ from hsssl_kernels import (
     info_nce,
     linear_mixing,
     nt_xent,
+    self_expression,
     sinkhorn,
     spectral_angle,
     sup_con,
@@ -30,6 +31,7 @@ from hsssl_kernels.decorrelation.reference import barlow_twins_reference, vicreg
 from hsssl_kernels.info_nce.reference import info_nce_reference
 from hsssl_kernels.linear_mixing.reference import linear_mixing_reference
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
+from hsssl_kernels.self_expression.reference import self_expression_reference
 from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
 from hsssl_kernels.spectral_angle.reference import spectral_angle_reference
 from hsssl_kernels.sup_con.reference import sup_con_reference
@@ -101,6 +103,11 @@ def naive_spectral_angle(x: Tensor, y: Tensor) -> Tensor:
 
 def naive_mixing(logits: Tensor, e: Tensor, x: Tensor) -> Tensor:
     return naive_spectral_angle(logits.softmax(1) @ e, x.detach())
+
+
+def _expressed(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    g = torch.Generator().manual_seed(n + d)
+    return [torch.randn(n, d, generator=g).mul(d**-0.5).to(device, dtype) for _ in range(3)]
 
 
 def naive_nt_xent(z1: Tensor, z2: Tensor) -> Tensor:
@@ -178,6 +185,16 @@ def _with_queue(f: Run) -> Run:
     return lambda q, k, m: f(q, k, negatives=m, temperature=TEMPERATURE)
 
 
+def _elastic_net(f: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Run:
+    """Return the loss of a self-expressive network: about a quarter of the coefficients are not 0."""
+
+    def loss(query: Tensor, key: Tensor, x: Tensor) -> Tensor:
+        values, l1, l2 = f(query, key, x, threshold=0.1, scale=len(x) / 8)
+        return (x - values).square().sum(1).mean() + 0.9 * l1.mean() + 0.05 * l2.mean()
+
+    return loss
+
+
 def _info_nce(symmetric: bool) -> Op:
     reference = _with_temperature(info_nce_reference, symmetric=symmetric)
     return Op(
@@ -251,6 +268,14 @@ OPS: dict[str, Op] = {
         flops=lambda n, d: 0.0,
         values=lambda n, d: 5.0 * n * d,
         plain=cosine_regression_reference,
+    ),
+    "self_expression": Op(
+        _elastic_net(self_expression),
+        _elastic_net(self_expression_reference),
+        _expressed,
+        flops=lambda n, d: 12.0 * n * n * d,
+        values=lambda n, d: 9.0 * n * d,
+        plain=_elastic_net(self_expression_reference),
     ),
     "sinkhorn": Op(
         sinkhorn,

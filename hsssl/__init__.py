@@ -4,6 +4,7 @@ from hsssl import threads  # noqa: F401  # first: it must come before torch
 
 # isort: split
 from hsssl.classify import classify
+from hsssl.cluster.segment import cluster
 from hsssl.cube import Cube
 from hsssl.embed import embed
 from hsssl.evaluate.finetune import finetune
@@ -25,6 +26,7 @@ __all__ = [
     "Unmixing",
     "ViewSpec",
     "classify",
+    "cluster",
     "embed",
     "evaluate",
     "finetune",

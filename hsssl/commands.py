@@ -385,6 +385,76 @@ def unmix(
     print(report)
 
 
+def cluster(
+    cube: Argument,
+    *,
+    clusters: int,
+    out: str,
+    method: str = "self_expressive",
+    labels: str | None = None,
+    labelled_only: bool = False,
+    seed: int = 0,
+    landmarks: int = 8192,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a map of clusters found without labels; with labels, say how well they agree, beside k-means.
+
+    Parameters
+    ----------
+    cube : str
+        Path or scene name.
+    clusters : int
+        Number of clusters, 2 to 255.
+    out : str
+        GeoTIFF to write: uint8, nodata 0. A PNG and an HTML page get its name with their suffix.
+    method : str
+        self_expressive, ridge, elastic_net, ae_subspace, contrastive_clustering, kmeans or spectral.
+    labels : str, optional
+        Class ids, 0 unlabelled, to score against; they move no cluster. A named scene brings its own.
+    labelled_only : bool
+        Cluster labelled pixels alone, as published protocols do.
+    seed : int
+        Of all that is drawn.
+    landmarks : int
+        Most pixels in the graph; the others join them.
+    variable : str, optional
+        Which variable of a .mat file.
+    wavelengths : str, optional
+        A file of numbers, or start:stop, in nm.
+    overwrite : bool
+        Replace the files at --out.
+    """
+    from hsssl.cluster.metrics import score_clusters
+    from hsssl.cluster.report import cluster_files, write_clusters
+
+    for file in cluster_files(out):
+        refuse_existing(file, overwrite=overwrite)
+    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    named = cube in hsssl.SCENES
+    if labelled_only and labels is None and not named:
+        raise ValueError(f"{cube}: is no named scene and brings no labels; give --labels")
+    truth = _labels(cube, labels, opened) if labels is not None or named else None
+    options: dict[str, Any] = {"clusters": clusters, "seed": seed, "landmarks": landmarks}
+    options["mask"] = truth if labelled_only else None
+    segments = hsssl.cluster(opened, method=method, **options)
+    scores = {}
+    if truth is not None:
+        scores[method] = score_clusters(truth, segments)
+        if method != "kmeans":
+            baseline = hsssl.cluster(opened, method="kmeans", **options)
+            scores["kmeans"] = score_clusters(truth, baseline)
+    names = hsssl.SCENES[cube]().class_names if named else ()
+    write_clusters(
+        out, segments, hsssl.prepare(opened), labels=truth, class_names=names, scores=scores, method=method,
+        overwrite=overwrite,
+    )  # fmt: skip
+    print(f"{out}: {opened.rows} x {opened.cols} pixels, {clusters} clusters")
+    for name, score in scores.items():
+        print(f"{name:<24}{score}")
+
+
 def methods() -> None:
     """List the methods, one line each, with their reference."""
     _print_registry(METHODS)
@@ -498,6 +568,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "classify": classify,
     "unmix": unmix,
+    "cluster": cluster,
     "demo": demo,
     "methods": methods,
     "encoders": encoders,

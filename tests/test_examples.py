@@ -47,3 +47,12 @@ def test_two_processes_share_a_run(tmp_path):
     assert [row["step"] for row in finished.metrics] == [0, 10, 11]
     assert finished.config["processes"] == 2
     assert finished.encoder().spec.encoder == "spectral_spatial"
+
+
+def test_cluster_salinas(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setenv("HSSSL_DATA", str(data_dir))
+    out = run(str(EXAMPLES / "cluster_salinas.py"), str(tmp_path / "table"), "1", "kmeans")
+    assert "Indian Pines crop kmeans" in out
+    table = (tmp_path / "table.md").read_text()
+    assert "| SalinasA | kmeans | all pixels | 0." in table
+    assert len(json.loads((tmp_path / "table.json").read_text())["rows"]) == 2

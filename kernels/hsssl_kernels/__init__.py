@@ -6,6 +6,7 @@ from hsssl_kernels.embed_views import embed_views
 from hsssl_kernels.info_nce import info_nce
 from hsssl_kernels.linear_mixing import linear_mixing
 from hsssl_kernels.nt_xent import nt_xent
+from hsssl_kernels.self_expression import SelfExpression, self_expression, top_coefficients
 from hsssl_kernels.sinkhorn import sinkhorn
 from hsssl_kernels.spectral_angle import spectral_angle, spectral_divergence
 from hsssl_kernels.spectral_patch_embed import WavelengthWeights, group_weights, spectral_patch_embed
@@ -13,6 +14,7 @@ from hsssl_kernels.spectral_views import ViewSpec, spectral_views
 from hsssl_kernels.sup_con import sup_con
 
 __all__ = [
+    "SelfExpression",
     "ViewSpec",
     "WavelengthWeights",
     "barlow_twins",
@@ -22,11 +24,13 @@ __all__ = [
     "info_nce",
     "linear_mixing",
     "nt_xent",
+    "self_expression",
     "sinkhorn",
     "spectral_angle",
     "spectral_divergence",
     "spectral_patch_embed",
     "spectral_views",
     "sup_con",
+    "top_coefficients",
     "vicreg",
 ]
