@@ -7,11 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
 from hsssl_kernels.embed_views.blocks import Source, embed_in_blocks, grad_in_blocks
+from hsssl_kernels.first_order import first_order
 from hsssl_kernels.spectral_patch_embed.inputs import (
     check_geometry,
     check_sides,
@@ -92,7 +92,7 @@ def embed_views(
     >>> a.shape
     torch.Size([1, 90, 64])
     """
-    check_views(cube, centres, patch_size, mean, scale, spec, sample_ids, valid, torch.float32)
+    check_views(cube, centres, patch_size, mean, scale, spec, seed, step, sample_ids, valid, torch.float32)
     check_values(cube, centres, patch_size, patch, group)
     if visible is not None and (visible.ndim != 3 or len(visible) != 2):
         raise ValueError(
@@ -142,7 +142,7 @@ class _EmbedViews(torch.autograd.Function):
         return tokens
 
     @staticmethod
-    @once_differentiable
+    @first_order("embed_views")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, weight, table = ctx.saved_tensors
         by_weight = by_table = None
