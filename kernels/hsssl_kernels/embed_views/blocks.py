@@ -55,25 +55,28 @@ class Source(NamedTuple):
         return -(-self.cube.shape[2] // self.group) * (self.patch_size // self.patch) ** 2
 
 
-def embed_in_blocks(source: Source, weight: Tensor, table: Tensor | None, backend: str) -> Tensor:
-    """Return tokens (2, B, V, D), view a first."""
-    shape = (2, len(source.centres), source.tokens, weight.shape[1])
-    tokens = use_large_pages(weight.new_empty(shape))
+def embed_in_blocks(
+    source: Source, weight: Tensor, table: Tensor | None, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Return tokens (B, V, D) of view a and of view b."""
+    shape = (len(source.centres), source.tokens, weight.shape[1])
+    tokens = [use_large_pages(weight.new_empty(shape)) for _ in range(2)]
 
     @torch.no_grad()  # the mode is a thread's own
     def part(samples: slice) -> None:
         for view, block, work in _blocks(source, samples, weight.dtype, len(weight) > 1, backend):
-            tokens[view, block] = embed(*work, weight, table, None, None, 0.0, False, backend)[0]
+            tokens[view][block] = embed(*work, weight, table, None, None, 0.0, False, backend)[0]
 
     _run(source, part, backend)
-    return tokens
+    return tokens[0], tokens[1]
 
 
 def grad_in_blocks(
-    source: Source, gradient: Tensor, grouped: bool, rows: int, backend: str
+    source: Source, pair: tuple[Tensor, Tensor], grouped: bool, rows: int, backend: str
 ) -> tuple[Tensor, Tensor]:
-    """Return gradients by the weight (1 or G, D, K) and by the table (rows, D), from (2, B, V, D)."""
-    dim, wide = gradient.shape[3], compute_dtype(gradient)
+    """Return gradients by the weight (1 or G, D, K) and by the table (rows, D), from two of (B, V, D)."""
+    gradient = pair[0]
+    dim, wide = gradient.shape[2], compute_dtype(gradient)
     groups = -(-source.cube.shape[2] // source.group) if grouped else 1
     by_weight = gradient.new_zeros(groups, dim, source.patch**2 * source.group, dtype=wide)
     by_table = gradient.new_zeros(rows, dim, dtype=wide)
@@ -83,7 +86,7 @@ def grad_in_blocks(
     def part(samples: slice) -> None:
         sums = torch.zeros_like(by_weight), torch.zeros_like(by_table)
         for view, block, work in _blocks(source, samples, gradient.dtype, grouped, backend):
-            more = weight_grad(*work, gradient[view, block], grouped, rows, backend)
+            more = weight_grad(*work, pair[view][block], grouped, rows, backend)
             for total, one in zip(sums, more, strict=True):
                 total += one
         found[samples.start] = sums

@@ -122,11 +122,11 @@ def embed_views(
         seed,
         step,
     )
-    tokens: Tensor = _EmbedViews.apply(*source, patch, group, weight, table, chosen)  # type: ignore[no-untyped-call]
-    if norm is not None:
-        by, plus = (v.to(tokens.dtype) for v in norm[:2])
-        tokens = F.layer_norm(tokens, tokens.shape[3:], by, plus, norm[2])
-    a, b = tokens.unbind(0)
+    pair: tuple[Tensor, Tensor] = _EmbedViews.apply(*source, patch, group, weight, table, chosen)  # type: ignore[no-untyped-call]
+    if norm is None:
+        return pair
+    by, plus = (v.to(weight.dtype) for v in norm[:2])
+    a, b = (F.layer_norm(tokens, tokens.shape[2:], by, plus, norm[2]) for tokens in pair)
     return a, b
 
 
@@ -134,12 +134,13 @@ class _EmbedViews(torch.autograd.Function):
     """Saves its inputs; views are made again."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
         source, (weight, table, backend) = inputs[:13], inputs[13:]
         ctx.save_for_backward(*source[:7], weight, table)
         ctx.rest, ctx.backend = source[7:], backend
-        tokens: Tensor = _embed_op(*source, weight, table, backend)
-        return tokens
+        # two results, as one would have its gradient stacked
+        a, b = _embed_op(*source, weight, table, backend)
+        return a, b
 
     @staticmethod
     @first_order("embed_views")
@@ -149,7 +150,7 @@ class _EmbedViews(torch.autograd.Function):
         rows = len(table) if ctx.needs_input_grad[14] else 0
         if ctx.needs_input_grad[13] or rows:
             by_weight, by_table = _grad_op(
-                *tensors, *ctx.rest, gradients[0], len(weight) > 1, rows, ctx.backend
+                *tensors, *ctx.rest, *gradients, len(weight) > 1, rows, ctx.backend
             )
             by_weight, by_table = by_weight.to(weight.dtype), by_table.to(table.dtype) if rows else None
         return *[None] * 13, by_weight, by_table, None
@@ -167,24 +168,23 @@ def _source(*parts: Any) -> Source:
     )
 
 
-def _embed(*inputs: Any) -> Tensor:
+def _embed(*inputs: Any) -> tuple[Tensor, Tensor]:
     return embed_in_blocks(_source(*inputs[:13]), *inputs[13:])
 
 
-def _embed_fake(*inputs: Any) -> Tensor:
+def _embed_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
     source, weight = Source(*inputs[:13]), inputs[13]
-    shape = (2, len(source.centres), source.tokens, weight.shape[1])
-    empty: Tensor = weight.new_empty(shape)
-    return empty
+    shape = (len(source.centres), source.tokens, weight.shape[1])
+    return weight.new_empty(shape), weight.new_empty(shape)
 
 
 def _grad(*inputs: Any) -> tuple[Tensor, Tensor]:
-    return grad_in_blocks(_source(*inputs[:13]), *inputs[13:])
+    return grad_in_blocks(_source(*inputs[:13]), inputs[13:15], *inputs[15:])
 
 
 def _grad_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
-    source, (gradient, grouped, rows, _) = Source(*inputs[:13]), inputs[13:]
-    groups, dim = -(-source.cube.shape[2] // source.group) if grouped else 1, gradient.shape[3]
+    source, (gradient, _, grouped, rows, _) = Source(*inputs[:13]), inputs[13:]
+    groups, dim = -(-source.cube.shape[2] // source.group) if grouped else 1, gradient.shape[2]
     shape = (groups, dim, source.patch**2 * source.group)
     wide = compute_dtype(gradient)
     return gradient.new_empty(shape, dtype=wide), gradient.new_empty(rows, dim, dtype=wide)
@@ -196,14 +196,17 @@ _SOURCE = (
     " SymInt group"
 )
 
-# _embed_op(...) -> tokens (2, B, V, D); weight is (1 or G, D, K), table (1 or G or G S, D)
+# _embed_op(...) -> tokens of both views (B, V, D); weight is (1 or G, D, K), table (1 or G or G S, D)
 _embed_op = register(
-    f"embed_views({_SOURCE}, Tensor weight, Tensor? table, str backend) -> Tensor", _embed, _embed_fake
+    f"embed_views({_SOURCE}, Tensor weight, Tensor? table, str backend) -> (Tensor, Tensor)",
+    _embed,
+    _embed_fake,
 )
 
 # _grad_op(...) -> gradients by the weight and by the table (rows, D), float32 or float64
 _grad_op = register(
-    f"embed_views_grad({_SOURCE}, Tensor gradient, bool grouped, int rows, str backend) -> (Tensor, Tensor)",
+    f"embed_views_grad({_SOURCE}, Tensor gradient_a, Tensor gradient_b, bool grouped, int rows,"
+    " str backend) -> (Tensor, Tensor)",
     _grad,
     _grad_fake,
 )
