@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import check_pair, check_rows, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
+from hsssl_kernels.first_order import first_order
 from hsssl_kernels.self_expression.blocked import express_blocked, express_grad_blocked
 from hsssl_kernels.self_expression.inputs import check_own, check_threshold
 
@@ -107,7 +107,7 @@ class _SelfExpression(torch.autograd.Function):
         return found
 
     @staticmethod
-    @once_differentiable
+    @first_order("self_expression")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, x, threshold, own = ctx.saved_tensors
         values, l1, l2 = gradients

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend
+from hsssl_kernels.first_order import first_order
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.inputs import (
     check_geometry,
@@ -149,7 +149,7 @@ class _PatchEmbed(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @first_order("spectral_patch_embed")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, weight, table, norm_weight, norm_bias, before, stats = ctx.saved_tensors
         work, gradient = Work(*tensors, *ctx.sizes), gradients[0]
