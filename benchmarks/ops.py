@@ -22,7 +22,7 @@ from hsssl_kernels.nt_xent.reference import nt_xent_reference
 from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
 from hsssl_kernels.sup_con.reference import sup_con_reference
 
-__all__ = ["OPS", "TEMPERATURE", "Op"]
+__all__ = ["OPS", "OTHERS", "TEMPERATURE", "Op"]
 
 TEMPERATURE = 0.1
 QUEUE_ROWS = 256
@@ -34,8 +34,9 @@ Run = Callable[..., Tensor]
 class Op:
     """One row of the registry; ``inputs(n, D, dtype, device)`` gives the arguments, matrices first.
 
-    ``flops`` and ``values`` count, for (n, D), the matrix operations and the values moved at least,
-    forward and backward together. ``peers`` names functions, or functions that import and return one.
+    ``flops``, ``exps`` and ``values`` count, for (n, D), the matrix operations, the exponentials and the
+    values moved at least, forward and backward together. ``peers`` names functions that import and
+    return one.
     """
 
     fused: Run
@@ -46,6 +47,7 @@ class Op:
     plain: Run
     peers: dict[str, Callable[[], Run]] = field(default_factory=dict)
     differentiable: bool = True
+    exps: Callable[[int, int], float] = lambda n, d: 0.0
 
 
 def _pairs(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
@@ -155,6 +157,7 @@ def _info_nce(symmetric: bool) -> Op:
         _towers,
         flops=lambda n, d: 6.0 * n * n * d,
         values=lambda n, d: 6.0 * n * d,
+        exps=lambda n, d: 2.0 * n * n,
         plain=reference,
         peers={} if symmetric else {"inf-cl": _inf_cl},
     )
@@ -167,6 +170,7 @@ OPS: dict[str, Op] = {
         _pairs,
         flops=lambda n, d: 6.0 * n * n * d,
         values=lambda n, d: 3.0 * n * d,
+        exps=lambda n, d: 2.0 * n * n,
         plain=naive_nt_xent,
         peers={
             "lightly structure": lambda: lightly_structure,
@@ -182,6 +186,7 @@ OPS: dict[str, Op] = {
         _queue,
         flops=lambda n, d: 6.0 * min(QUEUE_ROWS, n) * n * d,
         values=lambda n, d: 2.0 * n * d,
+        exps=lambda n, d: 2.0 * min(QUEUE_ROWS, n) * n,
         plain=_with_queue(info_nce_reference),
     ),
     "sup_con": Op(
@@ -190,6 +195,7 @@ OPS: dict[str, Op] = {
         _labelled,
         flops=lambda n, d: 6.0 * n * n * d,
         values=lambda n, d: 3.0 * n * d,
+        exps=lambda n, d: 2.0 * n * n,
         plain=_with_temperature(sup_con_reference),
         peers={"pytorch-metric-learning": _metric_learning_sup_con},
     ),
@@ -223,7 +229,11 @@ OPS: dict[str, Op] = {
         _scores,
         flops=lambda n, d: 0.0,
         values=lambda n, d: 2.0 * n * PROTOTYPES,
+        exps=lambda n, d: 1.0 * n * PROTOTYPES,
         plain=_naive_sinkhorn,
         differentiable=False,
     ),
 }
+
+# Ops whose inputs are no (n, D) matrices: the module beside this one that has shapes, peers and a `main`.
+OTHERS = {"spectral_views": "views", "spectral_patch_embed": "patch_embed"}

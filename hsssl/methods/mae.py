@@ -22,7 +22,10 @@ _LOOKS = 8  # band sets a batch is seen by
 class TokenEncoder(Protocol):
     """What an encoder offers so that it can look at some of the tokens only."""
 
-    project: nn.Linear
+    token_size: int
+
+    def embed(self, x: Tensor, wavelengths: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Return the tokens numbered in ``visible`` (B, n), or all, before attention: (B, n, D)."""
 
     def tokenize(self, x: Tensor, wavelengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values in each token, (B, N, P), and the tokens' positions, (N, D)."""
@@ -105,7 +108,7 @@ class MAE(nn.Module):
         dim = int(encoder.embed_dim)  # type: ignore[arg-type]
         self.decoder: nn.Module
         if isinstance(encoder, TokenEncoder):
-            values = encoder.project.in_features
+            values = encoder.token_size
             self.decoder = TokenDecoder(dim, values, decoder_dim, decoder_depth, decoder_heads)
         else:
             self.decoder = ValueDecoder(dim, hidden)
@@ -132,7 +135,7 @@ class MAE(nn.Module):
         real, _ = encoder.tokenize(torch.ones_like(x[:1]), wavelengths)  # 0 where a token is filled up
         hidden = self._hide(len(values), values.shape[1], x.device)  # (B, N), alike many in every row
         visible = (~hidden).nonzero()[:, 1].view(len(x), -1)  # (B, n)
-        tokens = encoder.project(_take(values, visible)) + position[visible]
+        tokens = encoder.embed(x, wavelengths, visible)
         restored = self.decoder(encoder.attend(tokens), position, visible).float()
         wanted, _ = encoder.tokenize(whole, wavelengths)
         return _mean_square(wanted - restored, hidden.unsqueeze(2) & (real > 0))
@@ -201,11 +204,6 @@ class TokenDecoder(nn.Module):
         tokens = tokens.scatter(1, visible.unsqueeze(2).expand_as(narrow), narrow)
         restored: Tensor = self.out(self.norm(self.blocks(tokens + self.place(position))))
         return restored
-
-
-def _take(values: Tensor, places: Tensor) -> Tensor:
-    """Return (B, n, P) of ``values`` (B, N, P) at ``places`` (B, n)."""
-    return values.gather(1, places.unsqueeze(2).expand(-1, -1, values.shape[2]))
 
 
 def _mean_square(error: Tensor, where: Tensor) -> Tensor:

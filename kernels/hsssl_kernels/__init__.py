@@ -2,6 +2,7 @@
 
 from hsssl_kernels.cosine_regression import cosine_regression
 from hsssl_kernels.decorrelation import barlow_twins, vicreg
+from hsssl_kernels.embed_views import embed_views
 from hsssl_kernels.info_nce import info_nce
 from hsssl_kernels.nt_xent import nt_xent
 from hsssl_kernels.sinkhorn import sinkhorn
@@ -14,6 +15,7 @@ __all__ = [
     "WavelengthWeights",
     "barlow_twins",
     "cosine_regression",
+    "embed_views",
     "group_weights",
     "info_nce",
     "nt_xent",

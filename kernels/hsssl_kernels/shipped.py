@@ -38,13 +38,13 @@ def shipped(architecture: str) -> Iterator[Shipped]:
     for (name, arch, size), entries in TABLE.items():
         if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
-                # the widest class is of any D to 1024, in chunks; a D that no power of two divides
-                # takes other loads, so one is compiled beside each
-                for columns in (min(largest, 512), min(largest, 512) - 12):
+                # a D that no power of two divides takes other loads, so one is compiled beside each;
+                # self-pairs, which cost most, are left out of the even ones
+                for columns, exclude in ((largest, True), (largest - 12, False)):
                     for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
                         if columns % 16 == 0 or dtype != torch.float16:
                             for unit in (True, False):
-                                yield lse_launch(name, dtype, columns, tile, unit)
+                                yield lse_launch(name, dtype, columns, tile, unit, exclude)
     for columns in (128, 1024):
         yield from _row_launches(columns)
     for bands, patch_size, raw, written, full in (
@@ -57,8 +57,10 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         yield _view_launch(bands, patch_size, raw, written, full)
 
 
-def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool) -> Shipped:
-    """Return one launch of "lse_fwd" or "lse_bwd" with self-pairs left out, the costliest form."""
+def lse_launch(
+    name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, exclude_self: bool
+) -> Shipped:
+    """Return one launch of "lse_fwd" or "lse_bwd"."""
     from hsssl_kernels.lse import kernel
 
     value = f"*{_NAMES[dtype]}"
@@ -67,12 +69,13 @@ def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bo
     signature |= dict.fromkeys(("top_ptr", "total_ptr", "x_lse_ptr", "x_weight_ptr", "y_lse_ptr"), "*fp32")
     signature |= dict.fromkeys(("y_weight_ptr", "out_ptr"), "*fp32")
     constants = {"D": columns, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
-    constants |= {"UNIT": unit, "EXCLUDE_SELF": True}
+    constants |= {"UNIT": unit, "EXCLUDE_SELF": exclude_self}
     function = kernel._lse_fwd_kernel
     if name == "lse_bwd":
         function = kernel._lse_bwd_kernel
         constants |= {"BLOCK_O": tile.block_o, "LIFT": 14 if dtype == torch.float16 else 0}
     label = f"{name} D={columns} {_NAMES[dtype]} {'unit' if unit else 'raw'} {tuple(tile)}"
+    label += " without self" if exclude_self else ""
     return Shipped(label, _NAMES[dtype], function, signature, constants, tile.options(), True)
 
 
