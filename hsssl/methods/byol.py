@@ -25,8 +25,8 @@ class BYOL(nn.Module):
     learning rate (``lr=1e-3``) and more steps than the default encoder.
 
     It assumes that the two views of a sample, and nothing else, say what must stay the same: there are no
-    negatives that push similar classes apart. Use it with small batches and on scenes with many near-identical
-    pixels. It keeps the directions that the untrained encoder already has; an encoder that starts
+    negatives that push similar classes apart. Use it with small batches and where many pixels are nearly
+    alike. It keeps the directions that the untrained encoder already has; an encoder that starts
     with few of them, as a transformer does, learns more by contrast in short runs.
 
     Parameters
