@@ -21,11 +21,12 @@ class BYOL(nn.Module):
     samples of a batch have in common leaves the targets, which are otherwise alike from the start.
 
     Hu et al. train a spectral-spatial transformer so (``encoder="spectral_spatial_vit"``) and classify its
-    frozen features; the abstract gives neither patch nor depth nor momentum.
+    frozen features; the abstract gives neither patch nor depth nor momentum. A transformer wants a lower
+    learning rate (``lr=1e-3``) and more steps than the default encoder.
 
     It assumes that the two views of a sample, and nothing else, say what must stay the same: there are no
-    negatives that push similar classes apart, so it suits small batches and scenes with many near-identical
-    pixels. It keeps the directions that the untrained encoder already has; an encoder that starts
+    negatives that push similar classes apart. Use it with small batches and where many pixels are nearly
+    alike. It keeps the directions that the untrained encoder already has; an encoder that starts
     with few of them, as a transformer does, learns more by contrast in short runs.
 
     Parameters
