@@ -8,24 +8,27 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
-import tyro
-
 import hsssl
 from hsssl.atomic import refuse_existing
+from hsssl.command_inputs import (
+    Argument,
+    Arguments,
+    Options,
+    brings_labels,
+    class_names_of,
+    label_map,
+    open_input,
+    truth_maps,
+)
+from hsssl.commands_unsupervised import cluster, unmix
 from hsssl.cube import Cube
 from hsssl.demo import demo
 from hsssl.encoders import ENCODERS
 from hsssl.methods import METHODS
-from hsssl.published import PUBLISHED
 from hsssl.spec import spec_of
 from hsssl.train import pretrain as run_pretraining
 
 __all__ = ["COMMANDS"]
-
-Value = bool | int | float | str
-Options = dict[str, Value]
-Argument = tyro.conf.Positional[str]
-Arguments = tyro.conf.Positional[tuple[str, ...]]
 
 
 def info(
@@ -53,7 +56,7 @@ def info(
     """
     from hsssl.info import describe, format_description
 
-    opened = _open(cube, variable, wavelengths, reader_options)
+    opened = open_input(cube, variable, wavelengths, reader_options)
     description = describe(opened)
     print(_json(description) if json else format_description(description))
 
@@ -70,7 +73,7 @@ def pretrain(
     """Stand in for `hsssl.pretrain`, with cubes by path or name; see `_pretrain_command`."""
     if not cubes:
         raise ValueError('pretrain: give at least one cube, by path or scene name ("indian_pines")')
-    opened = [_open(cube, variable, wavelengths, reader_options) for cube in cubes]
+    opened = [open_input(cube, variable, wavelengths, reader_options) for cube in cubes]
     run = run_pretraining(opened, **settings)
     if os.environ.get("RANK", "0") == "0":
         last = run.metrics[-1]
@@ -110,7 +113,7 @@ def embed(
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
-    opened = _open(cube, variable, wavelengths, reader_options)
+    opened = open_input(cube, variable, wavelengths, reader_options)
     features = hsssl.embed(encoder, opened, out=out, overwrite=overwrite)
     print(f"{out}: {features.shape[0]} x {features.shape[1]} pixels, {features.shape[2]} dimensions")
 
@@ -163,8 +166,8 @@ def evaluate(
         Print JSON.
     """
     encoder = hsssl.load_encoder(run)
-    opened = _open(cube, variable, wavelengths, reader_options)
-    truth = _truth("evaluate", cube, labels, test_labels, split, opened)
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    truth = truth_maps("evaluate", cube, labels, test_labels, split, opened)
     score = hsssl.evaluate(
         hsssl.embed(encoder, opened),
         truth,
@@ -230,8 +233,8 @@ def finetune(
         Print JSON.
     """
     encoder = hsssl.load_encoder(run)
-    opened = _open(cube, variable, wavelengths, reader_options)
-    truth = _truth("finetune", cube, labels, test_labels, split, opened)
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    truth = truth_maps("finetune", cube, labels, test_labels, split, opened)
     drawn = per_class or (10 if split == "random" else 100)
     score = hsssl.finetune(
         encoder, opened, truth, split, drawn, guard=guard, seeds=seeds, epochs=epochs, lr=lr
@@ -275,7 +278,7 @@ def report(
     overwrite : bool
         Replace an earlier report.
     """
-    opened = _open(cube, variable, wavelengths, reader_options)
+    opened = open_input(cube, variable, wavelengths, reader_options)
     _report(run, cube, labels, opened, out=out, seeds=seeds, overwrite=overwrite)
 
 
@@ -316,143 +319,18 @@ def classify(
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
-    opened = _open(cube, variable, wavelengths, reader_options)
-    truth = _labels(cube, labels, opened)
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    truth = label_map(cube, labels, opened)
     hsssl.classify(
         encoder,
         opened,
         truth,
         classifier=classifier,
-        class_names=_class_names(cube),
+        class_names=class_names_of(cube),
         out=out,
         overwrite=overwrite,
     )
     print(f"{out}: {opened.rows} x {opened.cols} pixels")
-
-
-def unmix(
-    cube: Argument,
-    *,
-    endmembers: int,
-    out: str,
-    method: str = "pure_pixels",
-    rule: str | None = None,
-    seed: int = 0,
-    reference: str | None = None,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Find a scene's endmembers and their abundance in every pixel; write maps, spectra and a report.
-
-    Parameters
-    ----------
-    cube : str
-        Path or scene name.
-    endmembers : int
-        How many.
-    out : str
-        Folder to write: abundances.tif (float32, NaN where not measured), error.tif, endmembers.csv and .sli,
-        pictures, report.html.
-    method : str
-        pure_pixels, daeu, egu_net, egu_net_spatial, vca, nfindr, spa or atgp.
-    rule : str, optional
-        How abundances follow from endmembers: signal, fcls or nnls; the method's own unless given.
-    seed : int
-        Key of all that is drawn.
-    reference : str, optional
-        Spectral library (ENVI .sli or CSV) to draw beside the endmembers.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
-    overwrite : bool
-        Replace the files at --out.
-    """
-    from hsssl.unmix.library import read_library
-    from hsssl.unmix.output import FILES, matched, write_unmixing
-
-    for name in FILES:
-        refuse_existing(os.path.join(out, name), overwrite=overwrite)
-    library = None if reference is None else read_library(reference)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
-    if library is not None:
-        library.on(opened)  # refused before the work, not after it
-    mix = hsssl.unmix(opened, endmembers=endmembers, method=method, rule=rule, seed=seed)
-    report = write_unmixing(out, mix, reference=library, overwrite=overwrite)
-    for name, pair in zip(mix.names, matched(mix, library), strict=True):
-        print(name if pair is None else f"{name}: {pair[0]}, spectral angle {pair[1]:.3f} rad")
-    print(report)
-
-
-def cluster(
-    cube: Argument,
-    *,
-    clusters: int,
-    out: str,
-    method: str = "self_expressive",
-    labels: str | None = None,
-    labelled_only: bool = False,
-    seed: int = 0,
-    landmarks: int = 8192,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write a map of clusters found without labels; with labels, say how well they agree, beside k-means.
-
-    Parameters
-    ----------
-    cube : str
-        Path or scene name.
-    clusters : int
-        Number of clusters, 2 to 255.
-    out : str
-        GeoTIFF to write: uint8, nodata 0. A PNG and an HTML page get its name with their suffix.
-    method : str
-        self_expressive, ridge, elastic_net, ae_subspace, contrastive_clustering, kmeans or spectral.
-    labels : str, optional
-        Class ids, 0 unlabelled, to score against; they move no cluster. A named scene brings its own.
-    labelled_only : bool
-        Cluster labelled pixels alone, as published protocols do.
-    seed : int
-        Of all that is drawn.
-    landmarks : int
-        Most pixels in the graph; the others join them.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
-    overwrite : bool
-        Replace the files at --out.
-    """
-    from hsssl.cluster.metrics import score_clusters
-    from hsssl.cluster.report import cluster_files, write_clusters
-
-    for file in cluster_files(out):
-        refuse_existing(file, overwrite=overwrite)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
-    named = cube in hsssl.SCENES
-    if labelled_only and labels is None and not named:
-        raise ValueError(f"{cube}: is no named scene and brings no labels; give --labels")
-    truth = _labels(cube, labels, opened) if labels is not None or named else None
-    options: dict[str, Any] = {"clusters": clusters, "seed": seed, "landmarks": landmarks}
-    options["mask"] = truth if labelled_only else None
-    segments = hsssl.cluster(opened, method=method, **options)
-    scores = {}
-    if truth is not None:
-        scores[method] = score_clusters(truth, segments)
-        if method != "kmeans":
-            baseline = hsssl.cluster(opened, method="kmeans", **options)
-            scores["kmeans"] = score_clusters(truth, baseline)
-    names = hsssl.SCENES[cube]().class_names if named else ()
-    write_clusters(
-        out, segments, hsssl.prepare(opened), labels=truth, class_names=names, scores=scores, method=method,
-        overwrite=overwrite,
-    )  # fmt: skip
-    print(f"{out}: {opened.rows} x {opened.cols} pixels, {clusters} clusters")
-    for name, score in scores.items():
-        print(f"{name:<24}{score}")
 
 
 def methods() -> None:
@@ -473,53 +351,11 @@ def _print_registry(registry: dict[str, Any]) -> None:
         print(f"{name:<{width}}  {summary}{f' [{reference}]' if reference else ''}")
 
 
-def _open(cube: str, variable: str | None, wavelengths: str | None, reader_options: Options | None) -> Cube:
-    options: dict[str, Any] = {"variable": variable, "wavelengths": wavelengths, **(reader_options or {})}
-    return hsssl.open_cube(cube, **options)
-
-
-def _labels(cube: str, labels: str | None, opened: Cube) -> Any:
-    """Read the label map, or take the named scene's own, and check that it fits."""
-    if labels is None and cube not in hsssl.SCENES:
-        raise ValueError(f"{cube}: is no named scene and brings no labels; give --labels")
-    truth = hsssl.open_labels(labels or cube)
-    if truth.shape != (opened.rows, opened.cols):
-        raise ValueError(
-            f"{labels or cube}: the label map has shape {truth.shape}, the cube {(opened.rows, opened.cols)}"
-            "; give the labels of this cube"
-        )
-    return truth
-
-
-def _truth(
-    command: str, cube: str, labels: str | None, test_labels: str | None, split: str, opened: Cube
-) -> Any:
-    """Return the label map, or for a fixed split the maps of training and of test pixels."""
-    truth = _labels(cube, labels, opened)
-    if split != "fixed":
-        return truth
-    if test_labels is None:
-        raise ValueError(f"{command}: --split fixed needs --labels (training) and --test-labels")
-    return truth, _labels(cube, test_labels, opened)
-
-
 def _report(run: Any, cube: str, labels: str | None, opened: Cube, **options: Any) -> None:
     """Write a report, with scores if there are labels, and say where it is."""
-    truth = _labels(cube, labels, opened) if labels or _brings_labels(cube) else None
-    page = hsssl.report_run(run, opened, truth, class_names=_class_names(cube), **options)
+    truth = label_map(cube, labels, opened) if labels or brings_labels(cube) else None
+    page = hsssl.report_run(run, opened, truth, class_names=class_names_of(cube), **options)
     print(f"{page}: open it in a browser")
-
-
-def _brings_labels(cube: str) -> bool:
-    """Whether ``cube`` is a named scene that comes with a map of classes."""
-    return cube in hsssl.SCENES and (cube not in PUBLISHED or bool(PUBLISHED[cube].labels))
-
-
-def _class_names(cube: str) -> tuple[str, ...]:
-    """Return the class names of a named scene, none for a path."""
-    if cube in PUBLISHED:
-        return PUBLISHED[cube].class_names
-    return hsssl.SCENES[cube]().class_names if cube in hsssl.SCENES else ()
 
 
 def _json(record: Any) -> str:
