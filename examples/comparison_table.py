@@ -89,7 +89,8 @@ def sentences(verdict: Verdicts) -> list[str]:
         f"{ours:.1f}; the best hand-made baseline is {_named(baseline)}, {theirs:.1f}: "
         f"{verdict.gain(best)} points.",
         f"{len(beating)} of {len(METHODS)} methods are 15 points or more over the raw spectrum (linear): "
-        f"{', '.join(beating) or 'none'}.",
+        f"{', '.join(beating) or 'none'}. The untrained encoder, averaged over the same windows, is "
+        f"{verdict.gain((UNTRAINED, 'linear'), ('raw spectrum', 'linear')).mean:+.1f} points over it.",
     ]
     if splits > 2:
         said.insert(

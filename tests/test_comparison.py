@@ -60,6 +60,7 @@ def test_end_to_end_and_again(tmp_path, monkeypatch, capsys):
     for name in ("simclr", "vae", "untrained encoder", "position alone", *BASELINES):
         assert f"| {name} |" in text
     assert "Leakage audit" in text
+    assert "The untrained encoder, averaged over the same windows, is " in text
     assert "Pretraining seeds [0, 1], splits [10, 11, 12]" in text
     found = {(run["made_by"].get("entry"), run["made_by"].get("seed")): run for run in table["runs"]}
     assert set(found) == {(None, None)} | {
