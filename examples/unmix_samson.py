@@ -101,6 +101,9 @@ def main() -> None:
     targets = [hysu(folder / "dlr_hysu", rule) for rule in ("signal", "fcls")]
     print(json.dumps(targets, indent=1))
     if out:
+        out.with_suffix(".md").write_text(
+            f"Samson, against the NNLS truth, every seed in {out.name}:\n\n{text}\n"
+        )
         out.write_text(json.dumps({"samson": rows, "dlr_hysu": targets}, indent=1) + "\n")
 
 
