@@ -9,17 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import patch_embed
 import run
 import torch
+import views
 from measure import error, machine, value_and_gradients
-from ops import OPS
+from ops import OPS, OTHERS
 
-from hsssl_kernels import nt_xent, table, tune
+from hsssl_kernels import ViewSpec, nt_xent, spectral_views, table, tune
 from hsssl_kernels.launch import architecture
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
+from hsssl_kernels.spectral_views.reference import spectral_views_reference
 
 ROWS, QUICK = 1500, [16384, 65536, 262144]
 
@@ -33,9 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
         print("gpu_session: needs a CUDA or ROCm device, found none", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    checks = {"machine": machine("cuda"), "ops": check_ops(), "tiles": check_tiles()}
-    (options.out / "checks.json").write_text(json.dumps(checks, indent=1) + "\n")
-    wrong = [c for c in checks["ops"] + checks["tiles"] if not c["right"]]
+    checks = {"ops": check_ops(), "tiles": check_tiles(), "views": check_views()}
+    checks["patch_embed"] = check_patch_embed()
+    written = {"machine": machine("cuda")} | checks
+    (options.out / "checks.json").write_text(json.dumps(written, indent=1) + "\n")
+    wrong = [c for part in checks.values() for c in part if not c["right"]]
     for c in wrong:
         print("wrong:", c, file=sys.stderr)
     if wrong:
@@ -50,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         code |= run.main(
             ["--op", "nt_xent", "info_nce", "--n", str(n), "--out", f"{options.out}/bench_{n}.json", *extra]
         )
-    rest = [name for name in OPS if name not in ("nt_xent", "info_nce")]
+    rest = [name for name in (*OPS, *OTHERS) if name not in ("nt_xent", "info_nce")]
     return code | run.main(["--op", *rest, "--n", "16384", "--out", f"{options.out}/bench_rest.json"])
 
 
@@ -74,10 +81,43 @@ def check_tiles() -> list[dict[str, Any]]:
             continue  # the backward's check runs the forward of the same width
         for largest, tile in entries:
             for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
-                for temperature, normalize in ((0.1, True), (0.015, True), (0.1, False)):
+                for temperature, normalize in ((0.1, True), (0.015, True), (0.01, False), (0.1, False)):
                     found.append(
                         _check_tile(min(largest, 1000), dtype, temperature, normalize) | {"tile": tuple(tile)}
                     )
+    return found
+
+
+def check_views() -> list[dict[str, Any]]:
+    """Check that views are the reference's up to rounding, with everything drawn and with nothing."""
+    found = []
+    for name in views.SCENES:
+        data = views.scene(name, "cuda")
+        for label, dtype in run.DTYPES.items():
+            for kind, spec in (("full", replace(ViewSpec(), smooth=0.5)), ("none", ViewSpec.none())):
+                settings = {"patch_size": views.PATCH, "spec": spec, "seed": 3, "step": 5, "dtype": dtype}
+                ours = spectral_views(backend="triton", **data, **settings)
+                right = spectral_views_reference(**data, **settings)
+                off = max(
+                    (a.double() - b.double()).abs().max().item() for a, b in zip(ours, right, strict=True)
+                )
+                floor = max(1e-5, 16 * torch.finfo(dtype).eps)  # values reach some tens
+                found.append(
+                    {"scene": name, "dtype": label, "spec": kind, "right": off <= floor, "error": off}
+                )
+    return found
+
+
+def check_patch_embed() -> list[dict[str, Any]]:
+    """Check tokens of every benchmarked shape, raw or not, all of them and a quarter."""
+    found = []
+    for name, shape in patch_embed.SHAPES.items():
+        for label, dtype in run.DTYPES.items():
+            for raw, masked in product((False, True), repeat=2):
+                off = patch_embed.check(patch_embed.inputs(shape, raw, masked, dtype, "cuda"), shape)
+                right = off <= max(1e-5, 2 * torch.finfo(dtype).eps)
+                case = {"shape": name, "dtype": label, "raw": raw, "masked": masked}
+                found.append(case | {"right": right, "error": off})
     return found
 
 

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ceilings", "error", "extra_peak_mib", "limit_memory", "machine", "release", "times"]
+__all__ = [
+    "ceilings",
+    "error",
+    "extra_peak_mib",
+    "limit_memory",
+    "machine",
+    "release",
+    "synchronize",
+    "times",
+]
 
 
 def synchronize(device: str) -> None:
@@ -65,14 +74,21 @@ def extra_peak_mib(run: Callable[[], Any], device: str) -> float | None:
     return (_status("VmHWM") - before) / 2**10
 
 
-def limit_memory(share: float = 0.85) -> None:
-    """Let allocations beyond a share of the machine's memory fail, so that no peer gets the run killed."""
-    if sys.platform != "linux":
+@contextlib.contextmanager
+def limit_memory(device: str, share: float = 0.85) -> Iterator[None]:
+    """Let allocations beyond a share of the memory fail meanwhile, so that no peer gets the run killed."""
+    if sys.platform != "linux" or device != "cpu":
+        yield
         return
     import resource
 
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     most = int(share * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    resource.setrlimit(resource.RLIMIT_DATA, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def release(device: str) -> None:
@@ -110,7 +126,7 @@ def value_and_gradients(run: Callable[..., Tensor], inputs: list[Tensor]) -> lis
 
 
 def ceilings(dtype: torch.dtype, device: str) -> dict[str, float]:
-    """Return what this machine does at best now: TFLOP/s of a large matmul, GB/s of a large copy."""
+    """Return what this machine does at best now: TFLOP/s of a matmul, GB/s of a copy, 10^9 exp2 a second."""
     n = 8192 if device == "cuda" else 3072
     a, b = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(2))
     matmul = times(lambda: lambda: a @ b, device, 1.0)
@@ -120,7 +136,25 @@ def ceilings(dtype: torch.dtype, device: str) -> dict[str, float]:
     return {
         "matmul_tflops": 2 * n**3 / matmul["median_ms"] / 1e9,
         "copy_gbps": 2 * source.nbytes / copy["median_ms"] / 1e6,
+        "exp2_gops": _exp2_ceiling(device),
     }
+
+
+def _exp2_ceiling(device: str) -> float:
+    """Return 10^9 float32 exp2 a second: out of the cache on a CPU, out of registers on a GPU."""
+    if device == "cuda":
+        from exp2 import launch_exp2
+
+        count, run = launch_exp2()
+    else:
+        x = torch.linspace(-1, 0, 2**18)
+        out, count = torch.empty_like(x), 16 * len(x)
+
+        def run() -> None:
+            for _ in range(16):
+                torch.exp2(x, out=out)
+
+    return count / times(lambda: run, device, 0.5)["median_ms"] / 1e6
 
 
 def machine(device: str) -> dict[str, Any]:

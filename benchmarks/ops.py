@@ -20,6 +20,7 @@ from hsssl_kernels import (
     info_nce,
     linear_mixing,
     nt_xent,
+    self_expression,
     sinkhorn,
     spectral_angle,
     sup_con,
@@ -30,11 +31,12 @@ from hsssl_kernels.decorrelation.reference import barlow_twins_reference, vicreg
 from hsssl_kernels.info_nce.reference import info_nce_reference
 from hsssl_kernels.linear_mixing.reference import linear_mixing_reference
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
+from hsssl_kernels.self_expression.reference import self_expression_reference
 from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
 from hsssl_kernels.spectral_angle.reference import spectral_angle_reference
 from hsssl_kernels.sup_con.reference import sup_con_reference
 
-__all__ = ["OPS", "TEMPERATURE", "Op"]
+__all__ = ["OPS", "OTHERS", "TEMPERATURE", "Op"]
 
 TEMPERATURE = 0.1
 QUEUE_ROWS = 256
@@ -47,8 +49,9 @@ Run = Callable[..., Tensor]
 class Op:
     """One row of the registry; ``inputs(n, D, dtype, device)`` gives the arguments, matrices first.
 
-    ``flops`` and ``values`` count, for (n, D), the matrix operations and the values moved at least,
-    forward and backward together. ``peers`` names functions, or functions that import and return one.
+    ``flops``, ``exps`` and ``values`` count, for (n, D), the matrix operations, the exponentials and the
+    values moved at least, forward and backward together. ``peers`` names functions that import and
+    return one.
     """
 
     fused: Run
@@ -59,6 +62,7 @@ class Op:
     plain: Run
     peers: dict[str, Callable[[], Run]] = field(default_factory=dict)
     differentiable: bool = True
+    exps: Callable[[int, int], float] = lambda n, d: 0.0
 
 
 def _pairs(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
@@ -99,6 +103,11 @@ def naive_spectral_angle(x: Tensor, y: Tensor) -> Tensor:
 
 def naive_mixing(logits: Tensor, e: Tensor, x: Tensor) -> Tensor:
     return naive_spectral_angle(logits.softmax(1) @ e, x.detach())
+
+
+def _expressed(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    g = torch.Generator().manual_seed(n + d)
+    return [torch.randn(n, d, generator=g).mul(d**-0.5).to(device, dtype) for _ in range(3)]
 
 
 def naive_nt_xent(z1: Tensor, z2: Tensor) -> Tensor:
@@ -176,6 +185,16 @@ def _with_queue(f: Run) -> Run:
     return lambda q, k, m: f(q, k, negatives=m, temperature=TEMPERATURE)
 
 
+def _elastic_net(f: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Run:
+    """Return the loss of a self-expressive network: about a quarter of the coefficients are not 0."""
+
+    def loss(query: Tensor, key: Tensor, x: Tensor) -> Tensor:
+        values, l1, l2 = f(query, key, x, threshold=0.1, scale=len(x) / 8)
+        return (x - values).square().sum(1).mean() + 0.9 * l1.mean() + 0.05 * l2.mean()
+
+    return loss
+
+
 def _info_nce(symmetric: bool) -> Op:
     reference = _with_temperature(info_nce_reference, symmetric=symmetric)
     return Op(
@@ -184,6 +203,7 @@ def _info_nce(symmetric: bool) -> Op:
         _towers,
         flops=lambda n, d: 6.0 * n * n * d,
         values=lambda n, d: 6.0 * n * d,
+        exps=lambda n, d: 2.0 * n * n,
         plain=reference,
         peers={} if symmetric else {"inf-cl": _inf_cl},
     )
@@ -196,6 +216,7 @@ OPS: dict[str, Op] = {
         _pairs,
         flops=lambda n, d: 6.0 * n * n * d,
         values=lambda n, d: 3.0 * n * d,
+        exps=lambda n, d: 2.0 * n * n,
         plain=naive_nt_xent,
         peers={
             "lightly structure": lambda: lightly_structure,
@@ -211,6 +232,7 @@ OPS: dict[str, Op] = {
         _queue,
         flops=lambda n, d: 6.0 * min(QUEUE_ROWS, n) * n * d,
         values=lambda n, d: 2.0 * n * d,
+        exps=lambda n, d: 2.0 * min(QUEUE_ROWS, n) * n,
         plain=_with_queue(info_nce_reference),
     ),
     "sup_con": Op(
@@ -219,6 +241,7 @@ OPS: dict[str, Op] = {
         _labelled,
         flops=lambda n, d: 6.0 * n * n * d,
         values=lambda n, d: 3.0 * n * d,
+        exps=lambda n, d: 2.0 * n * n,
         plain=_with_temperature(sup_con_reference),
         peers={"pytorch-metric-learning": _metric_learning_sup_con},
     ),
@@ -246,12 +269,21 @@ OPS: dict[str, Op] = {
         values=lambda n, d: 5.0 * n * d,
         plain=cosine_regression_reference,
     ),
+    "self_expression": Op(
+        _elastic_net(self_expression),
+        _elastic_net(self_expression_reference),
+        _expressed,
+        flops=lambda n, d: 12.0 * n * n * d,
+        values=lambda n, d: 9.0 * n * d,
+        plain=_elastic_net(self_expression_reference),
+    ),
     "sinkhorn": Op(
         sinkhorn,
         sinkhorn_reference,
         _scores,
         flops=lambda n, d: 0.0,
         values=lambda n, d: 2.0 * n * PROTOTYPES,
+        exps=lambda n, d: 1.0 * n * PROTOTYPES,
         plain=_naive_sinkhorn,
         differentiable=False,
     ),
@@ -272,3 +304,6 @@ OPS: dict[str, Op] = {
         plain=naive_mixing,
     ),
 }
+
+# Ops whose inputs are no (n, D) matrices: the module beside this one that has shapes, peers and a `main`.
+OTHERS = {"spectral_views": "views", "spectral_patch_embed": "patch_embed"}

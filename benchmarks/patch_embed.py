@@ -1,7 +1,8 @@
 """Measure `spectral_patch_embed` against others: `PYTHONPATH=kernels python benchmarks/patch_embed.py`.
 
 The others are Conv3d with stride = kernel, unfold + matmul, and torch.compile of that, each from float
-samples and from int16 ones that have to be normalised first. With tokens masked out the others compute all and pick.
+samples and from int16 ones that have to be normalised first. With tokens masked out the others compute all
+and pick. The gradient by the tokens is given, and the same for all.
 Needs torch, triton and numpy. Times of one shape are taken in turns, so that ratios hold on a busy machine.
 """
 
@@ -123,11 +124,14 @@ def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, dev
     calls: dict[str, Callable[..., Tensor]] = {"hsssl_kernels": ours}
     calls |= {"conv3d": conv3d, "unfold + matmul": unfold_matmul}
     if options.compile:
+        torch.compiler.reset()  # beyond a few shapes it would silently stop compiling
         calls["torch.compile of it"] = torch.compile(unfold_matmul, dynamic=False)
+    with torch.no_grad():
+        gradient = torch.ones_like(ours(named, shape))
     runs: dict[str, dict[str, Callable[[], Any]]] = {"forward": {}, "both": {}}
     for peer, call in calls.items():
         runs["forward"][peer] = torch.no_grad()(partial(call, named, shape))
-        runs["both"][peer] = partial(_forward_backward, call, named, shape)
+        runs["both"][peer] = partial(_forward_backward, call, named, shape, gradient)
     row: dict[str, Any] = {
         "shape": name,
         "input": "int16" if raw else "float",
@@ -144,9 +148,10 @@ def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, dev
     return row
 
 
-def _forward_backward(call: Callable[..., Tensor], named: dict[str, Any], shape: Shape) -> None:
-    tokens = call(named, shape)
-    tokens.backward(torch.ones_like(tokens))
+def _forward_backward(
+    call: Callable[..., Tensor], named: dict[str, Any], shape: Shape, gradient: Tensor
+) -> None:
+    call(named, shape).backward(gradient)
     named["weight"].grad = named["bias"].grad = None
 
 
@@ -162,8 +167,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     options.dtype = options.dtype or ("bf16" if device == "cuda" else "fp32")
-    if device == "cpu":
-        limit_memory()
     result: dict[str, Any] = {"machine": machine(device), "dtype": options.dtype, "rows": []}
     print(
         f"{'shape':<7}{'input':<7}{'tokens':<8}{'implementation':<21}"
@@ -172,7 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.shape:
         for raw, masked in ((False, False), (False, True), (True, False), (True, True)):
             try:
-                row = measure(name, raw, masked, options, device)
+                with limit_memory(device):
+                    row = measure(name, raw, masked, options, device)
             except ValueError as failure:
                 print(failure, file=sys.stderr)
                 return 1

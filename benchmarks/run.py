@@ -6,6 +6,7 @@ Needs torch, triton and numpy. An op is checked against float64 first and not ti
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from measure import (
     times,
     value_and_gradients,
 )
-from ops import OPS, TEMPERATURE, Op
+from ops import OPS, OTHERS, TEMPERATURE, Op
 from torch import Tensor
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -34,24 +35,43 @@ CHECK_ROWS = 1024
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    names = options.op or [*OPS, *OTHERS]
+    code = measure_ops([name for name in names if name in OPS], device, options)
+    for name in names:
+        if name in OTHERS:
+            code |= importlib.import_module(OTHERS[name]).main(_passed_on(name, device, options))
+    return code
+
+
+def _passed_on(name: str, device: str, options: argparse.Namespace) -> list[str]:
+    """Return the arguments for an op that is measured by a module of its own; its JSON has its name."""
+    passed = ["--device", device, "--seconds", str(options.seconds)]
+    if options.out:
+        out = Path(options.out)
+        passed += ["--out", str(out.with_stem(f"{out.stem}_{name}"))]
+    return passed if options.no_compile else [*passed, "--compile"]
+
+
+def measure_ops(names: list[str], device: str, options: argparse.Namespace) -> int:
+    """Check and time ops on (n, D) matrices, and print and write what came out."""
+    if not names:
+        return 0
     dtype = DTYPES[options.dtype or ("bf16" if device == "cuda" else "fp32")]
     torch.manual_seed(0)
-    if device == "cpu":
-        limit_memory()
     result: dict[str, Any] = {"machine": machine(device), "dtype": str(dtype).partition(".")[2]}
     result["ceilings"] = ceilings(dtype, device)
-    result["temperature"] = TEMPERATURE
-    result["rows"] = []
+    result |= {"temperature": TEMPERATURE, "errors": {}, "rows": []}
     failed = False
-    for name in options.op or list(OPS):
+    for name in names:
         passed, errors = check(OPS[name], options.dim, dtype, device)
-        result.setdefault("errors", {})[name] = errors
+        result["errors"][name] = errors
         if not passed:
             print(f"{name}: the check against float64 failed, so it is not timed: {errors}", file=sys.stderr)
             failed = True
             continue
         for n in options.n:
-            result["rows"] += _measure(name, n, dtype, device, result["ceilings"], options)
+            with limit_memory(device):
+                result["rows"] += _measure(name, n, dtype, device, result["ceilings"], options)
             if options.out:  # after every row of work: a failure later keeps what was measured
                 Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
     print_table(result)
@@ -62,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--op", nargs="+", choices=list(OPS), help="ops to measure (default: all)")
+    parser.add_argument("--op", nargs="+", choices=[*OPS, *OTHERS], help="ops to measure (default: all)")
     parser.add_argument("--n", nargs="+", type=int, default=[16384], help="rows of the similarity matrix")
     parser.add_argument("--dim", type=int, default=128, help="columns D of the embeddings")
     parser.add_argument("--dtype", choices=list(DTYPES), help="default: bf16 on a GPU, fp32 elsewhere")
@@ -80,10 +100,11 @@ def check(op: Op, dim: int, dtype: torch.dtype, device: str) -> tuple[bool, dict
     inputs = op.inputs(CHECK_ROWS, dim, dtype, device)
     exact = value_and_gradients(op.reference, [x.double() if x.is_floating_point() else x for x in inputs])
     ours, plain = error(op.fused, inputs, exact), error(op.reference, inputs, exact)
+    naive = error(op.plain, inputs, exact)
     floor = max(1e-6, torch.finfo(dtype).eps / 8) / TEMPERATURE
     # written so that NaN fails
     passed = all(a <= 2 * b + floor for a, b in zip(ours, plain, strict=True))
-    return passed, {"fused": ours, "plain": plain}
+    return passed, {"hsssl_kernels": ours, "reference": plain, "naive eager": naive}
 
 
 def _measure(
@@ -150,14 +171,24 @@ def time_passes(
 def _add_ratios(
     rows: list[dict[str, Any]], op: Op, n: int, dim: int, dtype: torch.dtype, limits: dict[str, float]
 ) -> None:
-    flops, moved = op.flops(n, dim), op.values(n, dim) * dtype.itemsize
+    """Add rates, ratios to ours, and the share of the roofline: what the ceilings allow over what it took.
+
+    The roofline is the sum of the least times of the matrix operations, the exponentials and the
+    copies, as if none hid behind another.
+    """
+    flops, exps, moved = op.flops(n, dim), op.exps(n, dim), op.values(n, dim) * dtype.itemsize
+    parts = {
+        "matrix_ms": flops / limits["matmul_tflops"] / 1e9,
+        "exp2_ms": exps / limits["exp2_gops"] / 1e6,
+        "copy_ms": moved / limits["copy_gbps"] / 1e6,
+    }
+    parts["sum_ms"] = sum(parts.values())
     ours = rows[0]["both"]["median_ms"]
     for row in rows:
         if "both" in row:
             ms = row["both"]["median_ms"]
-            best = flops / limits["matmul_tflops"] / 1e9 + moved / limits["copy_gbps"] / 1e6
-            row |= {"tflops": flops / ms / 1e9, "gbps": moved / ms / 1e6, "roofline": best / ms}
-            row["ours_over_this"] = ours / ms
+            row |= {"tflops": flops / ms / 1e9, "gbps": moved / ms / 1e6}
+            row |= {"roofline": parts, "share_of_roofline": parts["sum_ms"] / ms, "ours_over_this": ours / ms}
             if row["extra_peak_mib"] and rows[0]["extra_peak_mib"] is not None:
                 row["our_memory_over_this"] = rows[0]["extra_peak_mib"] / row["extra_peak_mib"]
 
@@ -166,10 +197,15 @@ def print_table(result: dict[str, Any]) -> None:
     """Print one line an implementation; times in ms, the last columns are ours over theirs."""
     m, c = result["machine"], result["ceilings"]
     print(f"{m['device']}, {m['cores']} threads, torch {m['torch']}, triton {m['triton']}, {result['dtype']}")
-    print(f"measured ceilings: matmul {c['matmul_tflops']:.3g} TFLOP/s, copy {c['copy_gbps']:.3g} GB/s")
+    print(
+        f"measured ceilings: matmul {c['matmul_tflops']:.3g} TFLOP/s, exp2 {c['exp2_gops']:.3g} G/s, "
+        f"copy {c['copy_gbps']:.3g} GB/s; roof: the sum of the least times by all three, over the time taken"
+    )
+    for name, errors in result["errors"].items():
+        print(f"{name}: error against float64 at n={CHECK_ROWS}: {_said(errors)}")
     print(
         f"{'op':<19}{'n':>7}  {'implementation':<24}{'forward':>10}{'backward':>10}{'both':>10}"
-        f" {'20-80 %':>17}{'MiB':>9}{'TFLOP/s':>9}{'GB/s':>9}{'roof':>6}{'time':>7}{'memory':>8}"
+        f" {'20-80 %':>17}{'MiB':>9}{'error':>9}{'TFLOP/s':>9}{'GB/s':>9}{'roof':>6}{'time':>7}{'memory':>8}"
     )
     for row in result["rows"]:
         head = f"{row['op']:<19}{row['n']:>7}  {row['implementation']:<24}"
@@ -181,9 +217,24 @@ def print_table(result: dict[str, Any]) -> None:
         mib = "-" if row["extra_peak_mib"] is None else f"{row['extra_peak_mib']:.0f}"
         memory = f"{row['our_memory_over_this']:.3f}" if "our_memory_over_this" in row else "-"
         print(
-            f"{head}{each} {spread:>17}{mib:>9}{row['tflops']:>9.3g}{row['gbps']:>9.3g}"
-            f"{row['roofline']:>6.2f}{row['ours_over_this']:>7.3f}{memory:>8}"
+            f"{head}{each} {spread:>17}{mib:>9}{_largest(row, result):>9}{row['tflops']:>9.3g}"
+            f"{row['gbps']:>9.3g}{row['share_of_roofline']:>6.2f}{row['ours_over_this']:>7.3f}{memory:>8}"
         )
+
+
+def _said(errors: dict[str, list[float]]) -> str:
+    """Return the errors of value and gradients in words."""
+    each = []
+    for name, (value, *gradients) in errors.items():
+        listed = "".join(f", gradient {g:.1e}" for g in gradients)
+        each.append(f"{name} value {value:.1e}{listed}")
+    return "; ".join(each)
+
+
+def _largest(row: dict[str, Any], result: dict[str, Any]) -> str:
+    """Return the largest of the errors that were checked for this implementation."""
+    errors = result["errors"][row["op"]].get(row["implementation"])
+    return f"{max(errors):.1e}" if errors else "-"
 
 
 def plot(result: dict[str, Any], path: str) -> None:

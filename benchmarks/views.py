@@ -1,7 +1,7 @@
 """Measure `spectral_views` against others: `PYTHONPATH=kernels python benchmarks/views.py --out views.json`.
 
-The others are eager torch, torch.compile of it, and a DataLoader with NumPy in two workers. Needs torch,
-triton and numpy. `benchmarks/run.py` may call the functions below as peers.
+The others are eager torch, torch.compile of it, and a DataLoader with NumPy in two workers. All take turns,
+so that ratios, which are of one round, hold on a busy machine too. Needs torch, triton and numpy.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 from hsssl_kernels import ViewSpec, spectral_views
 
 __all__ = ["SCENES", "PatchDataset", "eager_views", "loader_views", "main", "ours", "scene"]
+
+OURS = "hsssl_kernels"
 
 # Rows, columns and bands of Pavia University and Indian Pines.
 SCENES = {"610x340x103": (610, 340, 103), "145x145x200": (145, 145, 200)}
@@ -111,8 +113,8 @@ def _eager_square(n: int, spec: ViewSpec, device: torch.device) -> Tensor:
 class PatchDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
     """Two views of a patch, cut and augmented sample by sample in NumPy, as the field's repositories do."""
 
-    def __init__(self, data: dict[str, Tensor], spec: ViewSpec, length: int) -> None:
-        self.margin = PATCH // 2 + spec.jitter
+    def __init__(self, data: dict[str, Tensor], spec: ViewSpec, length: int, patch_size: int = PATCH) -> None:
+        self.patch_size, self.margin = patch_size, patch_size // 2 + spec.jitter
         cube = data["cube"].numpy()
         self.cube = np.pad(cube, ((self.margin,) * 2, (self.margin,) * 2, (0, 0)), "reflect")
         self.mean, self.scale = data["mean"].numpy(), data["scale"].numpy()
@@ -134,7 +136,7 @@ class PatchDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         """Return one view (C, P, P) of the patch around a pixel."""
         s, bands = self.spec, self.cube.shape[2]
         i, j = np.array([row, col]) + rng.integers(0, 2 * s.jitter + 1, 2)
-        x = self.cube[i : i + PATCH, j : j + PATCH].astype(np.float32)
+        x = self.cube[i : i + self.patch_size, j : j + self.patch_size].astype(np.float32)
         gain = 1 + s.gain * rng.standard_normal(bands, dtype=np.float32)
         gain += rng.standard_normal(4, dtype=np.float32) @ self.cosines * np.float32(s.illumination / 2)
         x = (x * gain - self.mean) * self.scale
@@ -151,22 +153,22 @@ class PatchDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
                 x = np.flip(x, axis)
         if s.turn:
             x = np.rot90(x, rng.integers(4))
-        return np.ascontiguousarray(x.transpose(2, 0, 1))
+        return x.transpose(2, 0, 1).copy()
 
     def drop(self, x: np.ndarray, rng: np.random.Generator) -> None:
         """Set a block of bands and a square of pixels of x (P, P, C) to 0."""
         s, bands = self.spec, x.shape[2]
-        longest, widest = int(s.block_size * bands), int(s.cutout_size * PATCH)
+        longest, widest = int(s.block_size * bands), int(s.cutout_size * self.patch_size)
         if longest and rng.random() < s.block_drop:
             length = rng.integers(1, longest + 1)
             first = rng.integers(bands - length + 1)
             x[..., first : first + length] = 0
         if widest and rng.random() < s.cutout:
             side = rng.integers(1, widest + 1)
-            i, j = rng.integers(0, PATCH - side + 1, 2)
-            centre = x[PATCH // 2, PATCH // 2].copy()
+            i, j = rng.integers(0, self.patch_size - side + 1, 2)
+            centre = x[self.patch_size // 2, self.patch_size // 2].copy()
             x[i : i + side, j : j + side] = 0
-            x[PATCH // 2, PATCH // 2] = centre
+            x[self.patch_size // 2, self.patch_size // 2] = centre
 
 
 def loader_views(
@@ -178,60 +180,87 @@ def loader_views(
 
 
 def _loader_ms(data: dict[str, Tensor], spec: ViewSpec, batches: int = 6) -> float:
-    """Return the median milliseconds between batches, the first of each worker left out."""
-    stream, taken = loader_views(data, spec, batches + 2), []
+    """Return the mean milliseconds between batches, the first of each worker left out."""
+    stream = loader_views(data, spec, batches + 2)
     next(stream), next(stream)
-    for _ in range(batches // 2):  # two workers bring two batches at about the same time
-        start = time.perf_counter()
-        next(stream), next(stream)
-        taken.append(1e3 * (time.perf_counter() - start) / 2)
-    return median(taken)
+    start = time.perf_counter()
+    for _ in stream:
+        pass
+    return 1e3 * (time.perf_counter() - start) / batches
 
 
-def measure(name: str, noise: bool, device: str, seconds: float, compiled: bool) -> dict[str, Any]:
+def measure(name: str, noise: bool, options: argparse.Namespace) -> dict[str, Any]:
     """Return milliseconds a batch, pairs per second, extra memory and ratios of one scene."""
-    data = scene(name, device)
+    data = scene(name, options.device)
     spec = ViewSpec() if noise else replace(ViewSpec(), noise=0.0)
     calls: dict[str, Callable[[], Any]] = {
-        "ours": lambda: ours(data, spec),
+        OURS: lambda: ours(data, spec),
         "eager": lambda: eager_views(data, spec),
     }
-    if compiled:
+    if options.compile:
         compiled_views = torch.compile(eager_views)
-        calls["compiled eager"] = lambda: compiled_views(data, spec)
-    row: dict[str, Any] = {"scene": name, "noise": noise, "batch": BATCH, "patch_size": PATCH}
-    row["ms"] = {k: times(lambda f=f: f, device, seconds)["median_ms"] for k, f in calls.items()}
-    row["extra_peak_mib"] = {k: extra_peak_mib(f, device) for k, f in calls.items()}
+        calls["torch.compile of it"] = lambda: compiled_views(data, spec)
+    rounds: dict[str, list[float]] = {k: [] for k in (*calls, "dataloader")}
+    for _ in range(options.rounds):
+        for k, f in calls.items():
+            rounds[k].append(times(lambda f=f: f, options.device, options.seconds)["median_ms"])
+        rounds["dataloader"].append(_loader_ms(data, spec))
+    faster = {k: [a / b for a, b in zip(ms, rounds[OURS], strict=True)] for k, ms in rounds.items()}
     a, b = ours(data, spec)
-    row["views_mib"] = (a.nbytes + b.nbytes) / 2**20
-    row["ms"]["dataloader"] = _loader_ms(data, spec)
-    row["pairs_per_second"] = {k: 1e3 * BATCH / ms for k, ms in row["ms"].items()}
-    row["times_as_fast_as"] = {k: ms / row["ms"]["ours"] for k, ms in row["ms"].items() if k != "ours"}
-    return row
+    views_mib = (a.nbytes + b.nbytes) / 2**20
+    del a, b
+    ms = {k: median(v) for k, v in rounds.items()}
+    return {
+        "scene": name,
+        "noise": noise,
+        "batch": BATCH,
+        "patch_size": PATCH,
+        "views_mib": views_mib,
+        "extra_peak_mib": {k: extra_peak_mib(f, options.device) for k, f in calls.items()},
+        "ms": ms,
+        "ms_of_rounds": rounds,
+        "pairs_per_second": {k: 1e3 * BATCH / v for k, v in ms.items()},
+        "times_as_fast_as": {k: median(v) for k, v in faster.items() if k != OURS},
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time spent on each measurement, about")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time of one measurement in one round")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are reported")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the eager form too")
     parser.add_argument("--out", help="write JSON here")
     options = parser.parse_args(arguments)
-    result: dict[str, Any] = {"machine": machine(options.device), "rows": []}
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    result: dict[str, Any] = {"machine": machine(options.device)}
+    result |= {
+        "command": " ".join(
+            [
+                "PYTHONPATH=kernels:. python benchmarks/views.py",
+                *(sys.argv[1:] if arguments is None else arguments),
+            ]
+        ),
+        "rows": [],
+    }
     for name in SCENES:
         for noise in (True, False):
-            row = measure(name, noise, options.device, options.seconds, options.compile)
+            row = measure(name, noise, options)
             result["rows"].append(row)
-            print(f"{name}, noise {'on' if noise else 'off'}, views {row['views_mib']:.0f} MiB")
-            for k, ms in row["ms"].items():
-                memory = row["extra_peak_mib"].get(k)
-                held = "" if memory is None else f", {memory:.0f} MiB more at most"
-                print(f"  {k:15} {ms:8.1f} ms {row['pairs_per_second'][k]:8.0f} pairs/s{held}")
-            ratios = (f"{ratio:.1f} of {k}" for k, ratio in row["times_as_fast_as"].items())
-            print("  times the speed: " + ", ".join(ratios), flush=True)
-    if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+            print_row(row)
+            if options.out:  # after every row: a failure later keeps what was measured
+                Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
     return 0
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """Print a line for each implementation: time, speed, memory, and how many times as fast ours is."""
+    print(f"{row['scene']}, noise {'on' if row['noise'] else 'off'}, views {row['views_mib']:.0f} MiB")
+    for k, ms in row["ms"].items():
+        memory, ratio = row["extra_peak_mib"].get(k), row["times_as_fast_as"].get(k)
+        held = "" if memory is None else f", {memory:.0f} MiB more at most"
+        ours_is = "" if ratio is None else f", ours is {ratio:.1f} times as fast"
+        print(f"  {k:20}{ms:8.1f} ms {row['pairs_per_second'][k]:8.0f} pairs/s{ours_is}{held}", flush=True)
 
 
 if __name__ == "__main__":

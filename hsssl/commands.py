@@ -8,10 +8,19 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
-import tyro
-
 import hsssl
 from hsssl.atomic import refuse_existing
+from hsssl.command_inputs import (
+    Argument,
+    Arguments,
+    Options,
+    brings_labels,
+    class_names_of,
+    label_map,
+    open_input,
+    truth_maps,
+)
+from hsssl.commands_unsupervised import cluster, unmix
 from hsssl.cube import Cube
 from hsssl.demo import demo
 from hsssl.encoders import ENCODERS
@@ -21,13 +30,14 @@ from hsssl.train import pretrain as run_pretraining
 
 __all__ = ["COMMANDS"]
 
-Value = bool | int | float | str
-Argument = tyro.conf.Positional[str]
-Arguments = tyro.conf.Positional[tuple[str, ...]]
-
 
 def info(
-    cube: Argument, *, variable: str | None = None, wavelengths: str | None = None, json: bool = False
+    cube: Argument,
+    *,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    json: bool = False,
 ) -> None:
     """Say what a cube's file says: shape, wavelengths, nodata, georeference, statistics, suspicious things.
 
@@ -38,27 +48,38 @@ def info(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     from hsssl.info import describe, format_description
 
-    description = describe(hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths))
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    description = describe(opened)
     print(_json(description) if json else format_description(description))
 
 
 def pretrain(
-    cubes: Arguments, *, variable: str | None = None, wavelengths: str | None = None, **settings: Any
+    cubes: Arguments,
+    *,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    report: bool = False,
+    **settings: Any,
 ) -> None:
     """Stand in for `hsssl.pretrain`, with cubes by path or name; see `_pretrain_command`."""
     if not cubes:
         raise ValueError('pretrain: give at least one cube, by path or scene name ("indian_pines")')
-    opened = [hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths) for cube in cubes]
+    opened = [open_input(cube, variable, wavelengths, reader_options) for cube in cubes]
     run = run_pretraining(opened, **settings)
     if os.environ.get("RANK", "0") == "0":
         last = run.metrics[-1]
         print(f"{run.path}: step {last['step'] + 1}, loss {last['loss']:.3f}; {run.spec_file}")
+        if report:
+            _report(run, cubes[0], None, opened[0], overwrite=True)
 
 
 def embed(
@@ -68,6 +89,7 @@ def embed(
     out: str,
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the features of every pixel of a cube to a GeoTIFF.
@@ -83,13 +105,15 @@ def embed(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace the file at --out.
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
+    opened = open_input(cube, variable, wavelengths, reader_options)
     features = hsssl.embed(encoder, opened, out=out, overwrite=overwrite)
     print(f"{out}: {features.shape[0]} x {features.shape[1]} pixels, {features.shape[2]} dimensions")
 
@@ -107,6 +131,7 @@ def evaluate(
     classifier: str = "linear",
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     json: bool = False,
 ) -> None:
     """Score an encoder's frozen features beside the hand-made baselines, with a leakage audit.
@@ -134,17 +159,15 @@ def evaluate(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
-    truth: Any = _labels(cube, labels, opened)
-    if split == "fixed":
-        if test_labels is None:
-            raise ValueError("evaluate: --split fixed needs --labels (training) and --test-labels")
-        truth = (truth, _labels(cube, test_labels, opened))
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    truth = truth_maps("evaluate", cube, labels, test_labels, split, opened)
     score = hsssl.evaluate(
         hsssl.embed(encoder, opened),
         truth,
@@ -159,6 +182,106 @@ def evaluate(
     print(score.to_json() if json else score)
 
 
+def finetune(
+    run: Argument,
+    cube: Argument,
+    *,
+    labels: str | None = None,
+    test_labels: str | None = None,
+    split: Literal["random", "block", "fixed"] = "block",
+    per_class: int | None = None,
+    guard: int | None = None,
+    seeds: int = 5,
+    epochs: int = 20,
+    lr: float = 3e-4,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    json: bool = False,
+) -> None:
+    """Train a copy of the encoder with a linear head on labelled pixels, and score it beside the frozen one.
+
+    Parameters
+    ----------
+    run : str
+        Run directory of hsssl pretrain.
+    cube : str
+        Path or scene name.
+    labels : str, optional
+        Class ids, 0 unlabelled: .mat, GeoTIFF, ENVI, .npy or PNG. A named scene brings its own.
+    test_labels : str, optional
+        With --split fixed: the test pixels; --labels are then the training pixels.
+    split : str
+        How training and test pixels are chosen.
+    per_class : int, optional
+        Training pixels a class; 10 at random, at most 100 by block unless given.
+    guard : int, optional
+        Pixels between training and test; the radius of a feature's footprint unless given.
+    seeds : int
+        Number of trainings; each has a split of its own, unless that is fixed.
+    epochs : int
+        Passes over the training pixels.
+    lr : float
+        Peak learning rate.
+    variable : str, optional
+        Which variable of a .mat file.
+    wavelengths : str, optional
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    json : bool
+        Print JSON.
+    """
+    encoder = hsssl.load_encoder(run)
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    truth = truth_maps("finetune", cube, labels, test_labels, split, opened)
+    drawn = per_class or (10 if split == "random" else 100)
+    score = hsssl.finetune(
+        encoder, opened, truth, split, drawn, guard=guard, seeds=seeds, epochs=epochs, lr=lr
+    )
+    print(score.to_json() if json else score)
+
+
+def report(
+    run: Argument,
+    cube: Argument,
+    *,
+    labels: str | None = None,
+    out: str | None = None,
+    seeds: int = 5,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write report.html: pictures of a run's features on a scene, its training, and scores where labelled.
+
+    Parameters
+    ----------
+    run : str
+        Run directory of hsssl pretrain.
+    cube : str
+        Path or scene name.
+    labels : str, optional
+        Class ids, 0 unlabelled: .mat, GeoTIFF, ENVI, .npy or PNG. A named scene brings its own; without
+        any there are no scores.
+    out : str, optional
+        Folder to write to; the run directory unless given.
+    seeds : int
+        Number of splits in the scores.
+    variable : str, optional
+        Which variable of a .mat file.
+    wavelengths : str, optional
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    overwrite : bool
+        Replace an earlier report.
+    """
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    _report(run, cube, labels, opened, out=out, seeds=seeds, overwrite=overwrite)
+
+
 def classify(
     run: Argument,
     cube: Argument,
@@ -168,6 +291,7 @@ def classify(
     classifier: str = "svm",
     variable: str | None = None,
     wavelengths: str | None = None,
+    reader_options: Options | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a class map of the whole scene, learnt from its labelled pixels.
@@ -187,74 +311,26 @@ def classify(
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace the file at --out.
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
-    truth = _labels(cube, labels, opened)
-    names = hsssl.SCENES[cube]().class_names if cube in hsssl.SCENES else ()
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    truth = label_map(cube, labels, opened)
     hsssl.classify(
-        encoder, opened, truth, classifier=classifier, class_names=names, out=out, overwrite=overwrite
+        encoder,
+        opened,
+        truth,
+        classifier=classifier,
+        class_names=class_names_of(cube),
+        out=out,
+        overwrite=overwrite,
     )
     print(f"{out}: {opened.rows} x {opened.cols} pixels")
-
-
-def unmix(
-    cube: Argument,
-    *,
-    endmembers: int,
-    out: str,
-    method: str = "pure_pixels",
-    rule: str | None = None,
-    seed: int = 0,
-    reference: str | None = None,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Find a scene's endmembers and their abundance in every pixel; write maps, spectra and a report.
-
-    Parameters
-    ----------
-    cube : str
-        Path or scene name.
-    endmembers : int
-        How many.
-    out : str
-        Folder to write: abundances.tif (float32, NaN where not measured), error.tif, endmembers.csv and .sli,
-        pictures, report.html.
-    method : str
-        pure_pixels, daeu, egu_net, egu_net_spatial, vca, nfindr, spa or atgp.
-    rule : str, optional
-        How abundances follow from endmembers: signal, fcls or nnls; the method's own unless given.
-    seed : int
-        Key of all that is drawn.
-    reference : str, optional
-        Spectral library (ENVI .sli or CSV) to draw beside the endmembers.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers, or start:stop, in nm.
-    overwrite : bool
-        Replace the files at --out.
-    """
-    from hsssl.unmix.library import read_library
-    from hsssl.unmix.output import FILES, matched, write_unmixing
-
-    for name in FILES:
-        refuse_existing(os.path.join(out, name), overwrite=overwrite)
-    library = None if reference is None else read_library(reference)
-    opened = hsssl.open_cube(cube, variable=variable, wavelengths=wavelengths)
-    if library is not None:
-        library.on(opened)  # refused before the work, not after it
-    mix = hsssl.unmix(opened, endmembers=endmembers, method=method, rule=rule, seed=seed)
-    report = write_unmixing(out, mix, reference=library, overwrite=overwrite)
-    for name, pair in zip(mix.names, matched(mix, library), strict=True):
-        print(name if pair is None else f"{name}: {pair[0]}, spectral angle {pair[1]:.3f} rad")
-    print(report)
 
 
 def methods() -> None:
@@ -275,17 +351,11 @@ def _print_registry(registry: dict[str, Any]) -> None:
         print(f"{name:<{width}}  {summary}{f' [{reference}]' if reference else ''}")
 
 
-def _labels(cube: str, labels: str | None, opened: Cube) -> Any:
-    """Read the label map, or take the named scene's own, and check that it fits."""
-    if labels is None and cube not in hsssl.SCENES:
-        raise ValueError(f"{cube}: is no named scene and brings no labels; give --labels")
-    truth = hsssl.open_labels(labels or cube)
-    if truth.shape != (opened.rows, opened.cols):
-        raise ValueError(
-            f"{labels or cube}: the label map has shape {truth.shape}, the cube {(opened.rows, opened.cols)}"
-            "; give the labels of this cube"
-        )
-    return truth
+def _report(run: Any, cube: str, labels: str | None, opened: Cube, **options: Any) -> None:
+    """Write a report, with scores if there are labels, and say where it is."""
+    truth = label_map(cube, labels, opened) if labels or brings_labels(cube) else None
+    page = hsssl.report_run(run, opened, truth, class_names=class_names_of(cube), **options)
+    print(f"{page}: open it in a browser")
 
 
 def _json(record: Any) -> str:
@@ -295,7 +365,7 @@ def _json(record: Any) -> str:
 def _pretrain_command() -> Callable[..., None]:
     """Return the command ``pretrain`` with the signature and help of `hsssl.pretrain`, cubes by path."""
     signature = inspect.signature(run_pretraining, eval_str=True)
-    options = dict[str, Value]
+    options = Options
     types: dict[str, Any] = {"cubes": Arguments, "encoder": str, "out": str, "windows": tuple[int, ...]}
     types |= {"method_options": options, "encoder_options": options}
     parameters = []
@@ -305,6 +375,8 @@ def _pretrain_command() -> Callable[..., None]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     for name in ("variable", "wavelengths"):
         parameters.append(inspect.Parameter(name, keyword, default=None, annotation=str | None))
+    parameters.append(inspect.Parameter("reader_options", keyword, default=None, annotation=Options | None))
+    parameters.append(inspect.Parameter("report", keyword, default=False, annotation=bool))
 
     def command(cubes: Any, *args: Any, **settings: Any) -> None:
         positional = [name for name in signature.parameters if name != "cubes"]
@@ -312,7 +384,10 @@ def _pretrain_command() -> Callable[..., None]:
 
     added = (
         "    variable : str, optional\n        Which variable of a .mat file.\n"
-        "    wavelengths : str, optional\n        A file of numbers, or start:stop, in nm.\n"
+        "    wavelengths : str, optional\n        A file of numbers or start:stop in nm, or a sensor.\n"
+        "    reader_options : dict, optional\n        What the format's reader takes besides.\n"
+        "    report : bool\n        Write report.html at the end: pictures of the first cube, and\n"
+        "        scores if it is a named scene. The command report does so later, and takes labels.\n"
     )
     command.__doc__ = (run_pretraining.__doc__ or "").replace("\n    Returns\n", f"{added}\n    Returns\n", 1)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -325,8 +400,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "pretrain": _pretrain_command(),
     "embed": embed,
     "evaluate": evaluate,
+    "finetune": finetune,
+    "report": report,
     "classify": classify,
     "unmix": unmix,
+    "cluster": cluster,
     "demo": demo,
     "methods": methods,
     "encoders": encoders,

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsssl.lazy import LazyValues, pick_bands
+
 __all__ = ["Cube"]
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+_TILE_VALUES = 2**21
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +28,9 @@ class Cube:
 
     Parameters
     ----------
-    values : ndarray, shape (rows, cols, bands)
-        Numbers as the file has them, any integer or real dtype.
+    values : ndarray or `hsssl.lazy.LazyValues`, shape (rows, cols, bands)
+        Numbers as the file has them, any integer or real dtype. Those of a large file stay in it and are
+        read by slicing, ``values[first:last]``; `window` makes a cube in memory of a part.
     wavelengths : ndarray, shape (bands,), float64, or None
         Band centres in nm, in file order (not necessarily sorted). None if the file has none.
     fwhm : ndarray, shape (bands,), float64, or None
@@ -38,8 +42,8 @@ class Cube:
     valid : ndarray, shape (rows, cols), bool, or None
         False where a pixel was not measured. None is computed from the raw numbers: a pixel is
         invalid if every band, or any band that is not void throughout, is nodata or not finite.
-    scale, offset : float
-        Physical value = raw value x scale + offset.
+    scale, offset : float or ndarray, shape (bands,), float64
+        Physical value = raw value x scale + offset; arrays where bands differ.
     scale_source : str
         Where ``scale`` and ``offset`` come from; empty if the file states none.
     crs : str or None
@@ -54,6 +58,9 @@ class Cube:
         How many bands the file has; None becomes the number of bands.
     source : str
         Path or scene name, for messages and records.
+    details : dict of str to str
+        What else the file says, for people: ``format``, ``interleave``, ``byte order``, ``wavelength unit``,
+        ``sensor``, as far as it does.
 
     Raises
     ------
@@ -67,8 +74,8 @@ class Cube:
     good_bands: BoolArray = None  # type: ignore[assignment]  # filled in __post_init__
     nodata: float | None = None
     valid: BoolArray = None  # type: ignore[assignment]
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float | FloatArray = 1.0
+    offset: float | FloatArray = 0.0
     scale_source: str = ""
     crs: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
@@ -76,6 +83,7 @@ class Cube:
     source_index: IntArray = None  # type: ignore[assignment]
     source_bands: int = None  # type: ignore[assignment]
     source: str = field(default="cube")
+    details: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3:
@@ -95,9 +103,9 @@ class Cube:
             fill(self, "source_index", np.arange(bands))
         if self.source_bands is None:
             fill(self, "source_bands", bands)
-        for name in ("wavelengths", "fwhm", "good_bands", "source_index"):
+        for name in ("wavelengths", "fwhm", "good_bands", "source_index", "scale", "offset"):
             array = getattr(self, name)
-            if array is not None and array.shape != (bands,):
+            if isinstance(array, np.ndarray) and array.shape != (bands,):
                 raise ValueError(f"{self.source}: {name} must have shape ({bands},), got {array.shape}")
         if self.band_names and len(self.band_names) != bands:
             raise ValueError(f"{self.source}: {bands} bands but {len(self.band_names)} band names")
@@ -135,25 +143,64 @@ class Cube:
         pick = np.asarray(index, dtype=np.int64)
         return replace(
             self,
-            values=self.values[:, :, pick],
+            values=pick_bands(self.values, pick),
             wavelengths=None if self.wavelengths is None else self.wavelengths[pick],
             fwhm=None if self.fwhm is None else self.fwhm[pick],
             good_bands=self.good_bands[pick],
+            scale=self.scale[pick] if isinstance(self.scale, np.ndarray) else self.scale,
+            offset=self.offset[pick] if isinstance(self.offset, np.ndarray) else self.offset,
             band_names=tuple(self.band_names[i] for i in pick) if self.band_names else (),
             source_index=self.source_index[pick],
+        )
+
+    def window(self, rows: slice = slice(None), cols: slice = slice(None)) -> Cube:
+        """Return a part of the image as a cube in memory; only that part of a large file is read.
+
+        Validity is that of the whole image, and the transform moves along.
+
+        Parameters
+        ----------
+        rows, cols : slice
+            Pixels from ``start`` to before ``stop``, as numpy counts them; no step.
+
+        Raises
+        ------
+        ValueError
+            If the window holds no pixel, or a slice has a step.
+
+        Examples
+        --------
+        >>> Cube(np.zeros((4, 5, 2))).window(slice(1, 3)).values.shape
+        (2, 5, 2)
+        """
+        (top, bottom, row_step), (left, right, col_step) = rows.indices(self.rows), cols.indices(self.cols)
+        if row_step != 1 or col_step != 1 or top >= bottom or left >= right:
+            raise ValueError(
+                f"{self.source}: a window takes slices of at least one pixel without a step, got rows "
+                f"{rows.start}:{rows.stop}:{rows.step}, columns {cols.start}:{cols.stop}:{cols.step} "
+                f"of {self.rows} x {self.cols}"
+            )
+        inside = (slice(top, bottom), slice(left, right))
+        transform = self.transform
+        if transform is not None:
+            a, b, c, d, e, f = transform
+            transform = (a, b, a * left + b * top + c, d, e, d * left + e * top + f)
+        return replace(
+            self, values=np.asarray(self.values[inside]), valid=self.valid[inside], transform=transform
         )
 
 
 def not_measured(values: NDArray[Any], nodata: float | None) -> BoolArray:
     """Mark raw numbers that are nodata or not finite; same shape as ``values``."""
-    void = np.zeros(values.shape, dtype=bool)
-    if values.dtype.kind == "f":
-        void |= ~np.isfinite(values)
+    hit: BoolArray | None = None
     if nodata is not None:
         # Some files give float32 bands the lowest float64 as nodata: it overflows to -inf, also void.
         with np.errstate(over="ignore"):
-            void |= values == nodata
-    return void
+            hit = np.equal(values, nodata)
+    if values.dtype.kind != "f":
+        return np.zeros(values.shape, dtype=bool) if hit is None else hit
+    unreal: BoolArray = ~np.isfinite(values)
+    return unreal if hit is None else np.logical_or(unreal, hit)
 
 
 def void_bands(values: NDArray[Any], nodata: float | None) -> BoolArray:
@@ -161,15 +208,22 @@ def void_bands(values: NDArray[Any], nodata: float | None) -> BoolArray:
     return np.array([not_measured(values[:, :, b], nodata).all() for b in range(values.shape[2])])
 
 
-def valid_pixels(values: NDArray[Any], nodata: float | None) -> BoolArray:
-    """Mark pixels (rows, cols) measured in every band that is not void throughout."""
+def valid_pixels(values: NDArray[Any] | LazyValues, nodata: float | None) -> BoolArray:
+    """Mark pixels (rows, cols) measured in every band that is not void throughout; reads tile by tile."""
+    rows, cols, bands = values.shape
     if values.dtype.kind != "f" and nodata is None:
-        return np.ones(values.shape[:2], dtype=bool)
-    valid = np.ones(values.shape[:2], dtype=bool)
-    any_measured = False
-    for band in range(values.shape[2]):
-        void = not_measured(values[:, :, band], nodata)
-        if not void.all():
-            valid &= ~void
-            any_measured = True
-    return valid if any_measured else np.zeros_like(valid)
+        return np.ones((rows, cols), dtype=bool)
+    void_here = np.zeros((rows, cols), dtype=np.int32)  # in how many bands a pixel is void
+    void_there = np.zeros(bands, dtype=np.int64)  # in how many pixels a band is
+    step = max(1, _TILE_VALUES // (cols * bands))
+    for start in range(0, rows, step):
+        void = not_measured(values[start : start + step], nodata)
+        if not void.any():  # most tiles, and counting takes much longer
+            continue
+        void_here[start : start + step] = np.count_nonzero(void, axis=2)
+        void_there += np.count_nonzero(void, axis=(0, 1))
+    void_throughout = np.count_nonzero(void_there == rows * cols)
+    if void_throughout == bands:
+        return np.zeros((rows, cols), dtype=bool)
+    # A void band is void in every pixel, so a pixel with no more than those is measured in all others.
+    return np.equal(void_here, void_throughout)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from hsssl.classify import classify_features
-from hsssl.embed import embed
-from hsssl.evaluate.protocol import score_table
-from hsssl.maps import write_class_map
 from hsssl.prepare import prepare
-from hsssl.report import write_report
-from hsssl.run import load_encoder
+from hsssl.report_run import report_run
 from hsssl.scenes import load_scene
-from hsssl.spec import spec_of
-from hsssl.splits import random_split
 from hsssl.train import pretrain
 
 __all__ = ["demo"]
 
 SCENE = "indian_pines"
-MAP_PER_CLASS = 10
 
 
 def demo(
@@ -77,26 +67,13 @@ def demo(
         resume=resume,
         overwrite=overwrite,
     )
-    encoder = load_encoder(run.path)
-    features = embed(encoder, cube)
-    scores = score_table(features, scene.labels, cube, spec_of(encoder).footprint, seeds=seeds)
-    shown = np.zeros_like(scene.labels)
-    split = random_split(scene.labels, MAP_PER_CLASS, seed=0)
-    shown.flat[split.train] = scene.labels.flat[split.train]
-    class_map = classify_features(features, shown)
-    write_class_map(folder / "map.tif", class_map, cube, class_names=scene.class_names, overwrite=True)
-    report = write_report(
-        folder,
-        title="Indian Pines",
-        cube=cube,
-        labels=scene.labels,
+    report = report_run(
+        run,
+        cube,
+        scene.labels,
         class_names=scene.class_names,
-        features=features,
-        class_map=class_map,
-        map_note=f"SVM taught with {MAP_PER_CLASS} random pixels a class of it (seed 0)",
-        scores=scores,
-        metrics=run.metrics,
-        config=run.config,
+        title="Indian Pines",
+        seeds=seeds,
         overwrite=True,
     )
     print(f"{report}: open it in a browser")

@@ -18,7 +18,7 @@ from hsssl.spec import EncoderSpec, fit_cube, spec_of
 from hsssl.windows import box_average
 from hsssl_kernels.spectral_views import ViewSpec, spectral_views
 
-__all__ = ["embed"]
+__all__ = ["embed", "plain_patches"]
 
 
 def embed(
@@ -103,7 +103,7 @@ def _embed_pixels(
     hidden = None if progress is None else not progress
     with tqdm(total=len(scene.centres), disable=hidden, unit="pixel", desc="embed", leave=False) as bar:
         for centres in torch.split(scene.centres, batch):
-            patches = _plain_patches(scene, centres, spec.patch_size)
+            patches = plain_patches(scene, centres, spec.patch_size)
             row, col = centres.cpu().numpy().T
             out[row, col] = encoder(patches, scene.wavelengths).float().cpu().numpy()
             bar.update(len(centres))
@@ -111,7 +111,7 @@ def _embed_pixels(
     return out
 
 
-def _plain_patches(scene: ResidentScene, centres: Any, patch_size: int) -> torch.Tensor:
+def plain_patches(scene: ResidentScene, centres: Any, patch_size: int) -> torch.Tensor:
     """Return normalised patches (B, C, P, P) around ``centres``: a view with every augmentation off."""
     return spectral_views(
         scene.values,

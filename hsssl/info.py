@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hsssl.cube import Cube
 from hsssl.prepare import BandScan, number_ranges, row_tiles, scan_bands
+from hsssl.sensors import guess_sensor
 
 __all__ = ["describe", "format_description"]
 
@@ -17,6 +18,8 @@ __all__ = ["describe", "format_description"]
 _NODATA_HABITS = (-9999.0, -32768.0, -3.4028234663852886e38)
 _SATURATED = (2**12 - 1, 2**14 - 1, 2**15 - 1, 2**16 - 1)
 _GAP_STEPS = 3.0
+_PLOT_COLUMNS = 72
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
 def describe(cube: Cube) -> dict[str, Any]:
@@ -33,8 +36,11 @@ def describe(cube: Cube) -> dict[str, Any]:
         ``source``, ``rows``, ``cols``, ``bands``, ``dtype``, ``mebibytes``; ``wavelengths`` (None, or range,
         median step, sortedness, gaps over 3 median steps, overlaps, all in nm); ``bad_bands``,
         ``constant_bands`` and ``void_bands`` (numbers in the file, from 0); ``nodata``,
-        ``invalid_share``; ``scale``, ``offset``, ``scale_source``; ``crs``, ``transform``;
-        ``statistics`` of raw numbers over valid pixels; ``suspicious``, a list of sentences.
+        ``invalid_share``; ``scale``, ``offset``, ``scale_source`` (numbers, or lists by band); ``crs``,
+        ``transform``, ``extent`` (left, bottom, right, top in units of the CRS); ``statistics`` of raw
+        numbers over valid pixels, and ``band_statistics``, lists by band; ``sensor`` as the file says, and
+        ``sensor_guess`` by the wavelengths; ``details``, what else the file says; ``suspicious``, a list of
+        sentences.
 
     Examples
     --------
@@ -49,6 +55,9 @@ def describe(cube: Cube) -> dict[str, Any]:
         "cols": cube.cols,
         "bands": cube.bands,
         "dtype": cube.values.dtype.name,
+        "sensor": cube.details.get("sensor"),
+        "sensor_guess": None if cube.wavelengths is None else guess_sensor(cube.wavelengths),
+        "details": dict(cube.details),
         "mebibytes": round(cube.values.nbytes / 2**20, 3),
         "wavelengths": _describe_wavelengths(cube),
         "bad_bands": number[~cube.good_bands].tolist(),
@@ -56,12 +65,14 @@ def describe(cube: Cube) -> dict[str, Any]:
         "void_bands": number[scan.void].tolist(),
         "nodata": _plain(cube.nodata),
         "invalid_share": float(1 - cube.valid.mean()),
-        "scale": cube.scale,
-        "offset": cube.offset,
+        "scale": _number_or_list(cube.scale),
+        "offset": _number_or_list(cube.offset),
         "scale_source": cube.scale_source,
         "crs": _crs_name(cube.crs),
         "transform": None if cube.transform is None else [float(part) for part in cube.transform],
+        "extent": _extent(cube),
         "statistics": _statistics(scan),
+        "band_statistics": _band_statistics(scan),
         "suspicious": _suspicious(cube, scan),
     }
 
@@ -75,11 +86,16 @@ def format_description(description: dict[str, Any]) -> str:
             "shape",
             f"{d['rows']} rows x {d['cols']} cols x {d['bands']} bands, {d['dtype']}, {d['mebibytes']:g} MiB",
         ),
+        ("format", _format_line(d["details"])),
+        ("sensor", _sensor_line(d)),
         ("wavelengths", _wavelength_line(d["wavelengths"])),
     ]
     if d["wavelengths"]:
+        lines.append(("unit as found", d["details"].get("wavelength unit", "nm")))
         lines += [("gap", f"{low:g} to {high:g} nm") for low, high in d["wavelengths"]["gaps"]]
         lines += [("overlap", f"{low:g} to {high:g} nm") for low, high in d["wavelengths"]["overlaps"]]
+    good = d["bands"] - len({*d["bad_bands"], *d["constant_bands"], *d["void_bands"]})
+    lines.append(("good bands", f"{good} of {d['bands']}"))
     for kind in ("bad", "constant", "void"):
         numbers = d[f"{kind}_bands"]
         lines.append(
@@ -88,17 +104,21 @@ def format_description(description: dict[str, Any]) -> str:
     nodata = "not stated" if d["nodata"] is None else str(d["nodata"])
     lines.append(("nodata", f"{nodata}, {100 * d['invalid_share']:.3g} % of the pixels invalid"))
     origin = d["scale_source"] or "none stated"
-    lines.append(("scale", f"value = raw x {d['scale']:g} + {d['offset']:g} ({origin})"))
+    lines.append(("scale", f"value = raw x {_span(d['scale'])} + {_span(d['offset'])} ({origin})"))
     lines.append(("CRS", d["crs"] or "none"))
     if d["transform"] is not None:
         a, b, c, d_, e, f = d["transform"]
         lines.append(
             ("pixel", f"{np.hypot(a, d_):g} x {np.hypot(b, e):g}, upper left corner ({c:.10g}, {f:.10g})")
         )
+    if d["extent"] is not None:
+        left, bottom, right, top = d["extent"]
+        lines.append(("extent", f"x {left:.10g} to {right:.10g}, y {bottom:.10g} to {top:.10g}"))
     if d["statistics"]:
         s = d["statistics"]
         spread = f"{s['minimum']:.6g} to {s['maximum']:.6g}, mean {s['mean']:.6g}, std {s['std']:.6g}"
         lines.append(("raw values", spread))
+        lines += _plot(d["band_statistics"])
     lines += [("suspicious", sentence) for sentence in d["suspicious"]]
     return "\n".join(f"{label:<15}{text}" for label, text in lines)
 
@@ -146,6 +166,58 @@ def _statistics(scan: BandScan) -> dict[str, float] | None:
     }
 
 
+def _band_statistics(scan: BandScan) -> dict[str, list[float | None]]:
+    """Return minimum, maximum, mean and standard deviation of each band; None where nothing was measured."""
+    columns = {"minimum": scan.minimum, "maximum": scan.maximum, "mean": scan.mean, "std": scan.std}
+    return {
+        name: [float(value) if np.isfinite(value) else None for value in column]
+        for name, column in columns.items()
+    }
+
+
+def _plot(statistics: dict[str, list[float | None]]) -> list[tuple[str, str]]:
+    """Draw mean and standard deviation over the bands of the file, a bar for a few of them; void is empty."""
+    return [(f"{name} by band", _bars(statistics[name])) for name in ("mean", "std")]
+
+
+def _bars(values: list[float | None]) -> str:
+    numbers = np.array([np.nan if value is None else value for value in values])
+    groups = np.array_split(numbers, min(_PLOT_COLUMNS, numbers.size))
+    heights = [np.nan if np.isnan(group).all() else float(np.nanmean(group)) for group in groups]
+    low, high = np.nanmin(heights), np.nanmax(heights)
+    steps = len(_BARS) - 2
+    bars = "".join(
+        _BARS[0] if np.isnan(height) else _BARS[1 + round(steps * (height - low) / (high - low or 1))]
+        for height in heights
+    )
+    return f"{bars}  {low:.4g} to {high:.4g}"
+
+
+def _extent(cube: Cube) -> list[float] | None:
+    """Return left, bottom, right and top of the four corners."""
+    if cube.transform is None:
+        return None
+    a, b, c, d, e, f = cube.transform
+    corners = [(col, row) for col in (0, cube.cols) for row in (0, cube.rows)]
+    x = [a * col + b * row + c for col, row in corners]
+    y = [d * col + e * row + f for col, row in corners]
+    return [float(edge) for edge in (min(x), min(y), max(x), max(y))]
+
+
+def _format_line(details: dict[str, str]) -> str:
+    parts = [details.get("format", "not known"), details.get("byte order", "")]
+    if "interleave" in details:
+        parts.insert(1, f"interleave {details['interleave']}")
+    return ", ".join(part for part in parts if part)
+
+
+def _sensor_line(d: dict[str, Any]) -> str:
+    stated, guess = d["sensor"], d["sensor_guess"]
+    if stated:
+        return f"{stated} (the file says so)"
+    return f"{guess}? (by its wavelengths)" if guess else "not known"
+
+
 def _suspicious(cube: Cube, scan: BandScan) -> list[str]:
     if scan.void.all():
         return [f"no valid pixel: all are nodata ({cube.nodata}) or not finite"]
@@ -180,8 +252,8 @@ def _suspicious_values(cube: Cube, scan: BandScan) -> list[str]:
     if cube.values.dtype.kind in "iu" and highest in _SATURATED:
         bands = int((maximum == highest).sum())
         found.append(f"the highest value is {highest:.0f} in {bands} band(s): saturated?")
-    if cube.scale_source and cube.scale < 1 and highest * cube.scale + cube.offset > 2:
-        top = highest * cube.scale + cube.offset
+    top = float(np.max(scan.maximum * cube.scale + cube.offset, where=known, initial=-np.inf))
+    if cube.scale_source and np.max(cube.scale) < 1 and top > 2:
         found.append(
             f"reflectance up to {top:.3g} after the file's scale: is the scale right, or is it glint?"
         )
@@ -228,3 +300,15 @@ def _crs_name(wkt: str | None) -> str | None:
 def _plain(value: float | None) -> float | str | None:
     # JSON has no NaN.
     return value if value is None or np.isfinite(value) else str(value)
+
+
+def _number_or_list(value: float | NDArray[np.floating[Any]]) -> float | list[float]:
+    return [float(part) for part in value] if isinstance(value, np.ndarray) else float(value)
+
+
+def _span(value: float | list[float]) -> str:
+    """Write a number, or the range of the bands' numbers."""
+    if not isinstance(value, list):
+        return f"{value:g}"
+    low, high = min(value), max(value)
+    return f"{low:g}" if low == high else f"({low:g} to {high:g} by band)"

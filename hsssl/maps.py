@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from hsssl.atomic import atomic_path, refuse_existing, write_text_atomic
 from hsssl.cube import Cube
 
-__all__ = ["CLASS_COLORS", "open_raster", "write_class_map", "write_features", "write_raster"]
+__all__ = [
+    "CLASS_COLORS",
+    "open_raster",
+    "write_class_map",
+    "write_features",
+    "write_raster",
+]
 
-_BLOCK = 256
+BLOCK = 256
 # What GDAL and its users keep beside a raster; left from an overwritten one, it would describe the new one.
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
 
@@ -89,7 +95,7 @@ def open_raster(
         raise ValueError(f"{os.fspath(path)}: {len(descriptions)} descriptions for {count} bands")
     profile: dict[str, Any] = {
         "driver": "GTiff", "height": like.rows, "width": like.cols, "count": count, "dtype": dtype,
-        "nodata": nodata, "crs": like.crs, "tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK,
+        "nodata": nodata, "crs": like.crs, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
         "compress": "deflate", "predictor": _predictor(dtype), "interleave": "band", "bigtiff": "if_safer",
     }  # fmt: skip
     if like.transform is not None:
@@ -259,8 +265,8 @@ def _stripes(rows: int, cols: int) -> Iterator[tuple[Any, slice]]:
     """Cut an image into windows of whole blocks, so that each block is compressed once."""
     from rasterio.windows import Window
 
-    for start in range(0, rows, _BLOCK):
-        height = min(_BLOCK, rows - start)
+    for start in range(0, rows, BLOCK):
+        height = min(BLOCK, rows - start)
         yield Window(0, start, cols, height), slice(start, start + height)
 
 

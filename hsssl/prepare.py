@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from hsssl.cube import Cube, not_measured
 from hsssl.messages import say_once
 
-__all__ = ["BandScan", "band_axis", "band_statistics", "number_ranges", "prepare", "row_tiles", "scan_bands"]
+__all__ = [
+    "BandScan",
+    "band_axis",
+    "band_statistics",
+    "number_ranges",
+    "prepare",
+    "row_tiles",
+    "scan_bands",
+    "unmeasured_bands",
+]
 
 FloatArray = NDArray[np.float64]
 # Where water vapour leaves no light, in nm (both ends included).
@@ -174,6 +183,14 @@ def row_tiles(cube: Cube) -> Iterator[slice]:
     rows = max(1, _TILE_VALUES // (cube.cols * cube.bands))
     for start in range(0, cube.rows, rows):
         yield slice(start, min(start + rows, cube.rows))
+
+
+def unmeasured_bands(cube: Cube) -> NDArray[np.bool_]:
+    """Mark bands in which no valid pixel was measured."""
+    measured = np.zeros(cube.bands, dtype=bool)
+    for rows in row_tiles(cube):
+        measured |= (~not_measured(cube.values[rows][cube.valid[rows]], cube.nodata)).any(axis=0)
+    return ~measured
 
 
 def number_ranges(numbers: Sequence[int] | NDArray[np.int64]) -> str:

@@ -200,7 +200,7 @@ def _page(title: str, facts: Sequence[str], pictures: Mapping[str, bytes], secti
 
 
 def html_page(title: str, facts: Sequence[str], body: str) -> str:
-    """Return a page that needs nothing else and runs nothing; all but ``body`` is escaped."""
+    """Return a page that needs nothing else and runs nothing; only ``title`` and ``facts`` are escaped."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

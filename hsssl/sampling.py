@@ -33,7 +33,7 @@ class ResidentScene:
     valid : Tensor, shape (rows, cols), bool
         False where a pixel was not measured.
     centres : Tensor, shape (n, 2), int64
-        Row and column of every valid pixel.
+        Row and column of every valid pixel, on the CPU.
     mean, scale, wavelengths : Tensor, shape (bands,), float32
         Normalisation (x - mean) * scale, and band centres in nm.
     """
@@ -87,7 +87,8 @@ def load_resident(
     return ResidentScene(
         values=torch.from_numpy(np.ascontiguousarray(values, dtype=_resident_dtype(values))).to(device),
         valid=torch.from_numpy(np.ascontiguousarray(valid)).to(device),
-        centres=torch.from_numpy(np.argwhere(valid) if centres is None else centres).to(device),
+        # on the CPU, where they are drawn and checked without waiting for the device
+        centres=torch.from_numpy(np.argwhere(valid) if centres is None else centres),
         mean=torch.tensor(sensor.mean, **on),
         scale=1 / torch.tensor(sensor.std, **on),
         wavelengths=torch.tensor(sensor.wavelengths, **on),
@@ -149,7 +150,7 @@ def draw_views(
     picked = torch.randint(len(scene.centres), (batch_size,), generator=generator)[rank::ranks]
     a, b = spectral_views(
         scene.values,
-        scene.centres[picked.to(scene.centres.device)],
+        scene.centres[picked],
         patch_size=patch_size,
         mean=scene.mean,
         scale=scene.scale,

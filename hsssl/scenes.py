@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,36 +14,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube
+from hsssl.maps import CLASS_COLORS
 from hsssl.messages import unknown_name
+from hsssl.published import PUBLISHED, scene_files
 from hsssl.readers import read
 from hsssl.readers.mat import choose, load_variable, variables
 from hsssl.readers.wavelengths import band_wavelengths
 
 if TYPE_CHECKING:
-    from hsssl.readers import Wavelengths
+    from hsssl.readers import Source, Wavelengths
 
-__all__ = ["SCENES", "Scene", "indian_pines", "load_scene", "open_cube", "open_labels"]
+__all__ = ["SCENES", "Scene", "indian_pines", "load_scene", "open_cube", "open_labels", "published_scene"]
 
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A cube with its ground truth.
+    """A cube with its ground truth: classes, or endmembers and abundances.
 
     Parameters
     ----------
     cube : Cube
         The image, raw.
     labels : ndarray, shape (rows, cols), int64
-        Class of each pixel, 1 ... classes; 0 is unlabelled.
+        Class of each pixel, 1 ... classes; 0 is unlabelled, as is every pixel of a scene without classes.
     class_names : tuple of str
         Name of class 1, 2, and so on.
+    endmembers : ndarray, shape (p, bands), float64, or None
+        Spectra of the pure materials, on the scale of their source.
+    abundances : ndarray, shape (rows, cols, p), float64, or None
+        Share of each endmember in each pixel.
+    endmember_names : tuple of str
+        Names of the p endmembers.
     """
 
     cube: Cube
     labels: IntArray
     class_names: tuple[str, ...]
+    endmembers: FloatArray | None = None
+    abundances: FloatArray | None = None
+    endmember_names: tuple[str, ...] = ()
+
+    @property
+    def class_colors(self) -> NDArray[np.uint8]:
+        """Colours of the classes, RGB (classes, 3): those of maps and legends; no publisher states any."""
+        return CLASS_COLORS[1 + np.arange(len(self.class_names)) % (len(CLASS_COLORS) - 1)]
 
 
 def indian_pines() -> Scene:
@@ -100,7 +118,62 @@ _INDIAN_PINES_CLASSES = (
     "Buildings-Grass-Trees-Drives", "Stone-Steel-Towers",
 )  # fmt: skip
 
-SCENES: dict[str, Callable[[], Scene]] = {"indian_pines": indian_pines}
+
+def published_scene(name: str) -> Scene:
+    """Load one of the published scenes from the data folder ``HSSSL_DATA``; nothing is downloaded.
+
+    Parameters
+    ----------
+    name : str
+        Key of `hsssl.published.PUBLISHED`, which has source, files, shape and classes of each.
+
+    Returns
+    -------
+    Scene
+        With labels, or with endmembers and abundances.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing; says where to get it.
+    ValueError
+        If a file has another shape than the scene.
+    """
+    record, files = PUBLISHED[name], scene_files(name)
+    cube = replace(read(files[record.cube]), source=name)
+    if cube.values.shape != record.shape:
+        raise ValueError(
+            f"{files[record.cube]}: {name} has shape {record.shape}, this file {cube.values.shape}; "
+            f"get the file from {record.page}"
+        )
+    size = cube.rows, cube.cols
+    labels = open_labels(files[record.labels]) if record.labels else np.zeros(size, dtype=np.int64)
+    if labels.shape != size or labels.max() > len(record.class_names):
+        raise ValueError(
+            f"{files[record.labels]}: labels {labels.shape} up to {labels.max()} are not those of {name}, "
+            f"{size} and {len(record.class_names)} classes"
+        )
+    endmembers, abundances = _mixture(files[record.truth], cube) if record.truth else (None, None)
+    return Scene(cube, labels, record.class_names, endmembers, abundances, record.endmember_names)
+
+
+def _mixture(file: Path, cube: Cube) -> tuple[FloatArray, FloatArray]:
+    """Read endmembers M (bands, p) and abundances A (p, pixels), pixels down the columns of the image."""
+    spectra, shares = (np.asarray(load_variable(str(file), key), dtype=np.float64) for key in ("M", "A"))
+    p, pixels = spectra.shape[1], cube.rows * cube.cols
+    if spectra.shape != (cube.bands, p) or shares.shape != (p, pixels):
+        raise ValueError(
+            f"{file}: want M ({cube.bands}, p) and A (p, {pixels}) for {cube.source}, "
+            f"got {spectra.shape} and {shares.shape}"
+        )
+    return spectra.T, shares.T.reshape(cube.cols, cube.rows, p).transpose(1, 0, 2)
+
+
+#: Scenes by name: the one that a package brings, and those that are looked up in ``HSSSL_DATA``.
+SCENES: dict[str, Callable[[], Scene]] = {
+    "indian_pines": indian_pines,
+    **{name: partial(published_scene, name) for name in PUBLISHED},
+}
 
 
 def load_scene(name: str) -> Scene:
@@ -117,18 +190,28 @@ def load_scene(name: str) -> Scene:
 
 
 def open_cube(
-    source: str | os.PathLike[str], *, variable: str | None = None, wavelengths: Wavelengths = None
+    source: Source,
+    *,
+    variable: str | None = None,
+    wavelengths: Wavelengths = None,
+    lazy: bool | None = None,
+    **options: Any,
 ) -> Cube:
     """Open a cube by the path of its file or by the name of a scene.
 
     Parameters
     ----------
-    source : str or path
-        A file (see `hsssl.readers.read`) or a key of `SCENES`; a scene's name goes first.
+    source : str, path, or sequence of paths
+        A file or a product's folder (see `hsssl.readers.read`) or a key of `SCENES`; a scene's name goes
+        first. Several files give one band each.
     variable : str or None
         Name of the cube in a MATLAB file; needed only where several have three dimensions.
     wavelengths : array_like (bands,) in nm, str or None
         Band centres to use in place of the file's: an array, "start:stop" in nm, or a text file.
+    lazy : bool or None
+        Leave the values in the file until they are sliced; None does so for large files only.
+    **options
+        What the reader of the format takes besides; see `hsssl.readers.read`.
 
     Returns
     -------
@@ -146,12 +229,14 @@ def open_cube(
     --------
     >>> cube = open_cube("scene.hdr", wavelengths="400:1000")               # doctest: +SKIP
     """
+    if not isinstance(source, str | os.PathLike):
+        return read(source, wavelengths=wavelengths, lazy=lazy, variable=variable, **options)
     name = os.fspath(source)
     if name in SCENES:
         cube = load_scene(name).cube
         centres = band_wavelengths(wavelengths, cube.bands, source=name)
         return cube if centres is None else replace(cube, wavelengths=centres, fwhm=None)
-    return read(_existing(name), variable=variable, wavelengths=wavelengths)
+    return read(_existing(name), variable=variable, wavelengths=wavelengths, lazy=lazy, **options)
 
 
 def open_labels(source: str | os.PathLike[str], *, variable: str | None = None) -> IntArray:
@@ -183,7 +268,10 @@ def open_labels(source: str | os.PathLike[str], *, variable: str | None = None) 
     """
     name = os.fspath(source)
     if name in SCENES:
-        return load_scene(name).labels
+        scene = load_scene(name)
+        if not scene.labels.any():
+            raise ValueError(f"{name}: comes without a map of classes; give the labels' own file")
+        return scene.labels
     path = _existing(name)
     suffix = path.suffix.lower()
     if suffix == ".mat":
@@ -221,7 +309,9 @@ def _existing(name: str) -> Path:
     if path.exists():
         return path
     if path.suffix or path.name != name:
-        raise FileNotFoundError(f"{name}: no such file; check the path, or give a scene name (indian_pines)")
+        raise FileNotFoundError(
+            f"{name}: no such file; check the path, or give a scene name, such as indian_pines"
+        )
     error = unknown_name("scene", name, SCENES)
     raise ValueError(f"{error}; there is no file of that name either")
 

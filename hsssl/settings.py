@@ -13,7 +13,7 @@ from hsssl.methods import METHODS
 from hsssl.prepare import prepare
 from hsssl.scenes import open_cube
 
-__all__ = ["check_patches", "check_settings", "open_cubes"]
+__all__ = ["check_patches", "check_settings", "open_cubes", "plain_options"]
 
 
 def open_cubes(cubes: Cube | str | Path | Sequence[Cube | str | Path]) -> list[Cube]:
@@ -28,6 +28,25 @@ def open_cubes(cubes: Cube | str | Path | Sequence[Cube | str | Path]) -> list[C
     if not several:
         raise ValueError("pretrain: give at least one cube")
     return [prepare(cube if isinstance(cube, Cube) else open_cube(cube)) for cube in several]
+
+
+def plain_options(what: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return options as config.yaml gives them back, tuples made lists: what a resumed run compares with.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not a number, a string, a bool, None, or a list or dict of them.
+    """
+    import yaml
+
+    try:
+        record: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(options or {})))
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{what} must be numbers, strings, bools, or lists of them, got {options!r}"
+        ) from error
+    return record
 
 
 def check_patches(cubes: Sequence[Cube], patch_size: int) -> None:

@@ -22,7 +22,7 @@ from hsssl.methods import build_method
 from hsssl.run import Run, describe_inputs, describe_software, save_encoder
 from hsssl.sampling import Scene, draw_views
 from hsssl.schedule import cosine_warmup
-from hsssl.settings import check_patches, check_settings, open_cubes
+from hsssl.settings import check_patches, check_settings, open_cubes, plain_options
 from hsssl.spec import EncoderSpec, Sensor
 from hsssl.tiles import load_scenes
 from hsssl.views import DEFAULT_VIEWS, ViewSpec
@@ -143,8 +143,8 @@ def pretrain(
         "weight_decay": weight_decay,
         "views": asdict(views),
         "windows": [int(w) for w in windows],
-        "method_options": dict(method_options or {}),
-        "encoder_options": dict(encoder_options or {}),
+        "method_options": plain_options("method_options", method_options),
+        "encoder_options": plain_options("encoder_options", encoder_options),
         "precision": precision,
         "resident_gib": resident_gib,
         "log_every": log_every,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -113,6 +114,136 @@ def write_tif(
             if scale is not None:
                 raster.scales = (scale,) * bands
     return path
+
+
+def write_neon(path: Path, values: np.ndarray, centres: np.ndarray, *, site: str = "SJER") -> Path:
+    """Write a NEON reflectance tile, with FWHM and one window of water vapour, 630 to 700 nm."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        reflectance = file.create_group(f"{site}/Reflectance")
+        reflectance.attrs["Band_Window_1_Nanometers"] = np.array([630, 700])
+        data = reflectance.create_dataset("Reflectance_Data", data=values, chunks=(2, 2, 1))
+        data.attrs["Scale_Factor"] = np.array([10000.0])
+        data.attrs["Data_Ignore_Value"] = np.array([-9999.0])
+        spectral = reflectance.create_group("Metadata/Spectral_Data")
+        spectral["Wavelength"] = centres
+        spectral["FWHM"] = np.full(centres.shape, 5.5)
+        place = reflectance.create_group("Metadata/Coordinate_System")
+        place["EPSG Code"] = np.array([b"32611"])
+        place["Map_Info"] = (
+            b"UTM,  1.000,  1.000, 257000.0, 4112000.0, 1.0, 1.0, 11, North, WGS-84, units=Meters, 0"
+        )
+    return path
+
+
+def write_prisma(path: Path, vnir: np.ndarray, swir: np.ndarray, centres: tuple[list, list]) -> Path:
+    """Write a PRISMA L2D product of (rows, cols, bands) arrays; a wavelength of 0 is a band not sent."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        fields = file.create_group("HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields")
+        for name, array, listed in (("Vnir", vnir, centres[0]), ("Swir", swir, centres[1])):
+            fields.create_dataset(f"{name.upper()}_Cube", data=array.transpose(0, 2, 1), compression="gzip")
+            file.attrs[f"List_Cw_{name}"] = np.array(listed, dtype=np.float32)
+            file.attrs[f"List_Fwhm_{name}"] = np.array(
+                [12.0 if nm else 0.0 for nm in listed], dtype=np.float32
+            )
+        scales = {"VnirMin": 0.0, "VnirMax": 0.65535, "SwirMin": 0.1, "SwirMax": 0.755350}
+        for name, value in scales.items():
+            file.attrs[f"L2Scale{name}"] = np.float32(value)
+        rows, cols = vnir.shape[:2]
+        file.attrs["Epsg_Code"] = np.int64(32633)
+        file.attrs["Product_ULcorner_easting"] = 300015.0
+        file.attrs["Product_ULcorner_northing"] = 4999985.0
+        file.attrs["Product_LRcorner_easting"] = 300015.0 + 30 * (cols - 1)
+        file.attrs["Product_LRcorner_northing"] = 4999985.0 - 30 * (rows - 1)
+    return path
+
+
+def write_emit(path: Path, values: np.ndarray, centres: np.ndarray, good: np.ndarray) -> Path:
+    """Write an EMIT L2A granule (downtrack, crosstrack, bands)."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("reflectance", data=values.astype(np.float32))
+        data.attrs["_FillValue"] = np.array([-9999.0], dtype=np.float32)
+        bands = file.create_group("sensor_band_parameters")
+        bands["wavelengths"], bands["good_wavelengths"] = centres.astype(np.float32), good.astype(np.float32)
+        bands["fwhm"] = np.full(centres.shape, 8.5, dtype=np.float32)
+        file.create_group("location")["glt_x"] = np.zeros((3, 3), dtype=np.int32)
+    return path
+
+
+def write_enmap(
+    folder: Path, values: np.ndarray, centres: list[float], *, nodata: float | None = None
+) -> Path:
+    """Write an EnMAP L2A product and return its folder; the XML lists its bands in reverse."""
+    name = "ENMAP01-____L2A-DT0000000001_20240101T000000Z_001_V010000_20240102T000000Z"
+    product = folder / name
+    product.mkdir()
+    write_tif(product / f"{name}-SPECTRAL_IMAGE.TIF", values, nodata=nodata)
+    bands = "".join(
+        f'<bandID number="{number}"><wavelengthCenterOfBand>{nm}</wavelengthCenterOfBand>'
+        f"<FWHMOfBand>{6 + number}</FWHMOfBand><GainOfBand>1.0e-04</GainOfBand>"
+        f"<OffsetOfBand>0.0</OffsetOfBand></bandID>"
+        for number, nm in reversed(list(enumerate(centres, 1)))
+    )
+    text = f"<level_X><specific><bandCharacterisation>{bands}</bandCharacterisation></specific></level_X>"
+    (product / f"{name}-METADATA.XML").write_text(text, encoding="utf-8")
+    return product
+
+
+def write_safe(folder: Path, bands: dict[str, np.ndarray], sizes: dict[str, int]) -> Path:
+    """Write a Sentinel-2B SAFE product with bands of 10, 20 and 60 m, JPEG 2000 without loss."""
+    product = folder / "S2B_MSIL2A_20240101T000000_N0510_R001_T33UVU_20240101T000000.SAFE"
+    images = product / "GRANULE" / "L2A_T33UVU_A000001_20240101T000000" / "IMG_DATA"
+    for name, values in bands.items():
+        target = images / f"R{sizes[name]}m"
+        target.mkdir(parents=True, exist_ok=True)
+        file = target / f"T33UVU_20240101T000000_{name}_{sizes[name]}m.jp2"
+        write_single(file, values, sizes[name], driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+    return product
+
+
+def write_single(
+    path: Path, values: np.ndarray, size: float, *, driver: str = "GTiff", **options: str
+) -> Path:
+    """Write a band (rows, cols) with pixels of ``size`` from the corner (300000, 5000000) in UTM 33."""
+    import rasterio
+
+    rows, cols = values.shape
+    profile = {"driver": driver, "height": rows, "width": cols, "count": 1, "dtype": values.dtype.name}
+    profile |= {"crs": UTM33, "transform": rasterio.Affine(size, 0, 300000, 0, -size, 5000000)}
+    with rasterio.open(path, "w", **profile, **options) as raster:
+        raster.write(values, 1)
+    return path
+
+
+def write_zarr(folder: Path, values: np.ndarray, dims: tuple[str, str, str], *, version: int = 2) -> Path:
+    """Write a Zarr store by hand: array "cube" in one chunk without compression, its dimensions named."""
+    array = folder / "cube"
+    array.mkdir(parents=True)
+    attrs = {"wavelengths_nm": [450.0 + 100 * band for band in range(values.shape[dims.index("band")])]}
+    if version == 2:
+        (folder / ".zgroup").write_text('{"zarr_format": 2}')
+        record = {"zarr_format": 2, "shape": values.shape, "chunks": values.shape, "dtype": values.dtype.str}
+        record |= {"compressor": None, "fill_value": -1, "order": "C", "filters": None}
+        (array / ".zarray").write_text(json.dumps(record))
+        (array / ".zattrs").write_text(json.dumps(attrs | {"_ARRAY_DIMENSIONS": dims}))
+        values.tofile(array / "0.0.0")
+        return folder
+    (folder / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    grid = {"name": "regular", "configuration": {"chunk_shape": values.shape}}
+    keys = {"name": "default", "configuration": {"separator": "/"}}
+    codecs = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    record = {"zarr_format": 3, "node_type": "array", "shape": values.shape, "data_type": values.dtype.name}
+    record |= {"chunk_grid": grid, "chunk_key_encoding": keys, "fill_value": -1, "codecs": codecs}
+    record |= {"attributes": attrs, "dimension_names": dims}
+    (array / "zarr.json").write_text(json.dumps(record))
+    (array / "c" / "0" / "0").mkdir(parents=True)
+    values.tofile(array / "c" / "0" / "0" / "0")
+    return folder
 
 
 def make_fixtures(folder: Path) -> dict[str, Path]:

@@ -231,3 +231,14 @@ def test_our_own_faults_exit_1_in_one_line(capsys, monkeypatch):
     monkeypatch.setattr("hsssl.open_cube", broken)
     assert main(["info", "x"]) == 1
     assert capsys.readouterr().err == "hsssl: RuntimeError: a bug (HSSSL_DEBUG=1 shows where)\n"
+
+
+def test_reader_options_reach_the_reader(tmp_path, capsys):
+    savemat(tmp_path / "list.mat", {"V": np.ones((4, 30))})
+    words = ["info", str(tmp_path / "list.mat"), "--json"]
+    assert "give rows and cols" in refused(capsys, words)
+    assert main([*words, "--reader-options", "rows", "6", "cols", "5"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 6
+    assert "read_mat takes no byte_order" in refused(
+        capsys, [*words, "--reader-options", "byte_order", "little"]
+    )

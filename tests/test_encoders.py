@@ -41,6 +41,39 @@ def test_wavelengths_matter(name):
     assert (encoder(x, AVIRIS) - encoder(x, AVIRIS.flip(0))).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["spectral_spatial_vit", "spectral_transformer"])
+@pytest.mark.parametrize("patch_size", [3, 5])
+def test_tokens_are_projected_values_at_their_places(name, patch_size):
+    torch.manual_seed(0)
+    encoder = build_encoder(name, patch_size=patch_size)
+    x = torch.randn(3, 37, patch_size, patch_size)
+    values, position = encoder.tokenize(x, AVIRIS[:37])
+    assert values.shape[2] == encoder.token_size
+    expected = encoder.project(values) + position
+    torch.testing.assert_close(encoder.embed(x, AVIRIS[:37]), expected, rtol=1e-5, atol=1e-5)
+    visible = torch.rand(expected.shape[:2]).argsort(1)[:, :2]
+    seen = expected.gather(1, visible.unsqueeze(2).expand(-1, -1, encoder.embed_dim))
+    torch.testing.assert_close(encoder.embed(x, AVIRIS[:37], visible), seen, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["spectral_spatial_vit", "spectral_transformer"])
+def test_weights_made_from_wavelengths_serve_every_sensor(name):
+    torch.manual_seed(0)
+    encoder = build_encoder(name, patch_size=3, wavelength_weights=True)
+    for wavelengths in (AVIRIS, OTHER, torch.tensor([490.0, 560.0, 665.0, 842.0])):
+        x = torch.randn(2, len(wavelengths), 3, 3)
+        assert encoder(x, wavelengths).shape == (2, encoder.embed_dim)
+    encoder(torch.randn(4, 200, 3, 3), AVIRIS).square().sum().backward()
+    learned = [p for p in encoder.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in learned)
+    # two bands of one group may be swapped with their wavelengths, and not without
+    x, order = torch.randn(2, 200, 3, 3), torch.arange(200)
+    order[[0, 1]] = order[[1, 0]]
+    right = encoder(x, AVIRIS)
+    torch.testing.assert_close(encoder(x[:, order], AVIRIS[order]), right, rtol=1e-4, atol=1e-4)
+    assert (encoder(x[:, order], AVIRIS) - right).abs().max() > 1e-4
+
+
 def test_spectral_spatial_does_not_depend_on_the_order_of_bands():
     torch.manual_seed(0)
     encoder = build_encoder("spectral_spatial")

@@ -1,5 +1,6 @@
 """The examples run as they stand, on few steps, and stay short."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,17 @@ def test_pretrain_indian_pines(tmp_path):
     assert (tmp_path / "run" / "map.tif").is_file()
 
 
+def test_fixed_split(tmp_path, data_dir):
+    words = ["--seeds", "0", "--steps", "2", "--epochs", "1", "--out", str(tmp_path / "table")]
+    out = run(str(EXAMPLES / "fixed_split.py"), str(data_dir / "indian_pines"), *words)
+    assert out.strip() == (tmp_path / "table.md").read_text().strip()
+    assert "fixed split of 695 / 9,671 pixels" in out
+    record = json.loads((tmp_path / "table.json").read_text())
+    assert record["audit"]["coordinates_oa"] == pytest.approx(0.918, abs=5e-4)
+    methods = {(row["method"], row["classifier"]) for row in record["rows"]}
+    assert {("encoder", "linear"), ("encoder, fine-tuned", "finetune"), ("raw spectrum", "svm")} < methods
+
+
 def test_two_processes_share_a_run(tmp_path):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     out = run(*command, str(EXAMPLES / "pretrain_two_processes.py"), str(tmp_path / "run"), "12")
@@ -41,3 +53,12 @@ def test_unmix_samson(tmp_path, data_dir):
     out = run(str(EXAMPLES / "unmix_samson.py"), str(data_dir), str(tmp_path / "s.json"), "1", "pure_pixels")
     assert "| pure_pixels | signal | 1 | 0.022 (0.022) | 0.020 (0.020) |" in out
     assert (tmp_path / "s.md").is_file()
+
+
+def test_cluster_salinas(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setenv("HSSSL_DATA", str(data_dir))
+    out = run(str(EXAMPLES / "cluster_salinas.py"), str(tmp_path / "table"), "1", "kmeans")
+    assert "Indian Pines crop kmeans" in out
+    table = (tmp_path / "table.md").read_text()
+    assert "| SalinasA | kmeans | all pixels | 0." in table
+    assert len(json.loads((tmp_path / "table.json").read_text())["rows"]) == 2

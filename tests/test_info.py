@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from hsssl.cube import Cube
 from hsssl.info import describe, format_description
 from hsssl.readers import read
+from make_fixtures import small_values, write_envi
 
 
 def ordinary(**arguments):
@@ -99,3 +101,39 @@ def test_enmap_tile(data_dir):
     assert found["wavelengths"]["overlaps"] == [[902.257, 993.083]]
     assert found["crs"] == "WGS 84 / UTM zone 33N"
     assert "6 (129-134, from 0)" in format_description(found)
+
+
+def test_sensor_extent_and_plot(tmp_path):
+    centres = np.array([492.4, 559.8, 664.6, 832.8])
+    values = np.random.default_rng(0).integers(100, 900, (5, 4, 4)).astype(np.int16)
+    values[:, :, 3] = -1
+    values[:, :, 1] += 5000
+    cube = Cube(values, centres, nodata=-1, transform=(30.0, 0.0, 100.0, 0.0, -20.0, 200.0))
+    found = describe(cube)
+    assert found["sensor_guess"] == "sentinel-2a"
+    assert found["extent"] == [100, 100, 220, 200]
+    assert found["band_statistics"]["mean"][1] == pytest.approx(values[:, :, 1].mean())
+    assert found["band_statistics"]["mean"][3] is None
+    text = format_description(found)
+    assert "sentinel-2a? (by its wavelengths)" in text
+    assert "x 100 to 220, y 100 to 200" in text
+    # Low, high, low, and nothing for the void band.
+    assert re.search(r"^mean by band   ▁█▁   ", text, re.MULTILINE)
+    assert re.search(r"^good bands     3 of 4$", text, re.MULTILINE)
+
+
+def test_what_the_file_says_is_named(tmp_path):
+    header = {"wavelength": "{0.45, 0.55, 0.65, 0.85}", "wavelength units": "Micrometers"}
+    header["sensor type"] = "HySpex"
+    path = write_envi(tmp_path, small_values(), interleave="bip", byte_order=1, header=header)
+    text = format_description(describe(read(path)))
+    assert "ENVI, interleave bip, big-endian" in text
+    assert "HySpex (the file says so)" in text
+    assert "unit as found  Micrometers" in text
+
+
+def test_scales_by_band_are_given_as_a_range():
+    cube = ordinary(scale=np.linspace(0.1, 0.8, 8), offset=0.5, scale_source="test")
+    found = describe(cube)
+    assert json.loads(json.dumps(found))["scale"] == pytest.approx(np.linspace(0.1, 0.8, 8))
+    assert "raw x (0.1 to 0.8 by band) + 0.5 (test)" in format_description(found)

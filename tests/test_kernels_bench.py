@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +52,18 @@ def test_runner_writes_a_table_and_json_from_a_bare_checkout(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "naive eager" in done.stdout
+    assert "exp2" in done.stdout
+    ours = next(line for line in done.stdout.splitlines() if "hsssl_kernels" in line)
+    assert re.search(r" \d\.\de-\d\d ", ours)  # its error against float64
     result = json.loads(out.read_text())
     assert {"device", "torch", "triton", "commit"} <= set(result["machine"])
     rows = {row["implementation"]: row for row in result["rows"]}
     assert rows["hsssl_kernels"]["ours_over_this"] == 1
+    parts = rows["hsssl_kernels"]["roofline"]
+    assert parts["sum_ms"] == pytest.approx(parts["matrix_ms"] + parts["exp2_ms"] + parts["copy_ms"])
+    assert all(ms > 0 for ms in parts.values())
+    share = rows["hsssl_kernels"]["share_of_roofline"]
+    assert share == pytest.approx(parts["sum_ms"] / rows["hsssl_kernels"]["both"]["median_ms"])
     for passed in ("forward", "backward", "both"):
         row = rows["lightly structure"][passed]
         assert 0 < row["p20_ms"] <= row["median_ms"] <= row["p80_ms"]
@@ -70,6 +81,34 @@ def test_runner_refuses_to_time_a_wrong_op(bench, monkeypatch: pytest.MonkeyPatc
         said = capsys.readouterr()
         assert "nt_xent: the check against float64 failed, so it is not timed" in said.err
         assert "hsssl_kernels" not in said.out
+
+
+def test_memory_is_limited_while_it_is_measured_and_not_after(bench) -> None:
+    from measure import limit_memory
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with limit_memory("cpu"):
+        assert (
+            0
+            < resource.getrlimit(resource.RLIMIT_DATA)[0]
+            < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        )
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    with limit_memory("cuda"):
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_the_cost_is_drawn_and_other_ops_are_handed_on(bench, tmp_path: Path, monkeypatch) -> None:
+    run, ops = bench
+    asked = []
+    for module in ops.OTHERS.values():
+        monkeypatch.setattr(importlib.import_module(module), "main", lambda a: asked.append(a) or 0)
+    arguments = ["--op", "sinkhorn", *ops.OTHERS, "--n", "64", "128", "--dim", "8", "--device", "cpu"]
+    arguments += ["--seconds", "0.01", "--no-peers", "--no-compile", "--plot", str(tmp_path / "cost.png")]
+    assert run.main([*arguments, "--out", str(tmp_path / "cpu.json")]) == 0
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    shared = ["--device", "cpu", "--seconds", "0.01", "--out"]
+    assert asked == [[*shared, str(tmp_path / f"cpu_{name}.json")] for name in ops.OTHERS]
 
 
 def test_every_registered_op_passes_its_check(bench) -> None:
@@ -105,3 +144,22 @@ def test_every_width_has_a_tile() -> None:
 def test_tuning_without_a_gpu_says_so(capsys) -> None:
     assert tune.main([]) == 2
     assert "needs a CUDA or ROCm device" in capsys.readouterr().err
+
+
+def test_a_step_is_measured_from_a_bare_checkout(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "step.py"), "--case", "demo", "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--rounds", "1", "--seconds", "0.01", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "kernels"), str(ROOT)])},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(out.read_text())["rows"]
+    for kind in ("hsssl", "dataloader"):
+        m = row[kind]
+        assert 0 < m["outside_ms"] < m["step_ms"]
+        assert m["outside_share"] == pytest.approx(m["outside_ms"] / m["step_ms"])
+        assert m["patches_per_second"] == pytest.approx(1e3 * 1024 / m["step_ms"])

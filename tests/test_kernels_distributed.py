@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +22,9 @@ from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
 from hsssl_kernels.sup_con.reference import sup_con_reference
 
 BATCH, COLUMNS = 5, 4
+COMPILED = ("nt_xent", "info_nce_symmetric", "sup_con")
+# World size, and of every rank its values and gradients by name, and the errors it raised.
+Ranks = tuple[int, list[tuple[dict[str, list], list[str]]]]
 
 
 class Towers(nn.Module):
@@ -75,7 +80,7 @@ def _one_process(world: int, name: str) -> list[Tensor]:
 def _rank(rank: int, world: int, port: int, results: mp.SimpleQueue) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
     mine = slice(rank * BATCH, (rank + 1) * BATCH)
     x, y, labels = _data(world)
     got: dict[str, list[Tensor]] = {}
@@ -85,27 +90,61 @@ def _rank(rank: int, world: int, port: int, results: mp.SimpleQueue) -> None:
         value = loss(*towers(x[mine], y[mine]), labels[mine], gather_distributed=True)
         value.backward()
         got[name] = [value.detach(), *(p.grad for p in towers.parameters() if p.grad is not None)]
+        gathering = partial(loss, gather_distributed=True)
+        rows = [x[mine], y[mine]]
+        got[f"{name} cold"] = _cold(gathering, rows, labels[mine])
+        if name in COMPILED and world == 2:
+            compiled = torch.compile(gathering, fullgraph=True, backend="aot_eager")
+            got[f"{name} compiled"] = _cold(compiled, rows, labels[mine])
     got["sinkhorn"] = [sinkhorn(x[mine], epsilon=0.5, gather_distributed=True)]
-    uneven = torch.randn(BATCH + rank, COLUMNS)
-    messages = []
-    for call in (
-        lambda: nt_xent(uneven, uneven, gather_distributed=True),
-        lambda: info_nce(uneven, uneven, gather_distributed=True),
-        lambda: sup_con(uneven, torch.zeros(len(uneven), dtype=torch.int64), gather_distributed=True),
-        lambda: sinkhorn(uneven, gather_distributed=True),
-    ):
-        try:
-            call()
-        except ValueError as error:
-            messages.append(str(error))
+    said = [_refusal(call) for call in _wrong_calls(rank)]
     numbers = {name: [t.tolist() for t in tensors] for name, tensors in got.items()}
-    results.put((rank, numbers, messages))
+    results.put((rank, numbers, said))
     dist.destroy_process_group()
 
 
+def _cold(loss: Callable[..., Tensor], rows: list[Tensor], labels: Tensor) -> list[Tensor]:
+    """Value and gradients in float32 at a temperature at which rows cancel in its gradient."""
+    q, k = (m.float().requires_grad_() for m in rows)
+    t = torch.tensor(0.02, dtype=torch.float64, requires_grad=True)
+    value = loss(q, k, t, labels)
+    value.backward()
+    return [value.detach(), *(leaf.grad for leaf in (q, k, t) if leaf.grad is not None)]
+
+
+def _wrong_calls(rank: int) -> list[Callable[[], Tensor]]:
+    """Calls that are wrong on one rank alone, or differ between ranks."""
+    even, uneven = torch.randn(BATCH, COLUMNS), torch.randn(BATCH + rank, COLUMNS)
+    empty, zeros = even[: 0 if rank == 1 else BATCH], torch.zeros(BATCH + rank, dtype=torch.int64)
+    other = even.double() if rank == 1 else even
+    learnable = torch.tensor(0.5, requires_grad=rank == 0)
+    on = {"gather_distributed": True}
+    return [
+        lambda: nt_xent(uneven, uneven, **on),
+        lambda: info_nce(uneven, uneven, **on),
+        lambda: sup_con(uneven, zeros, **on),
+        lambda: sinkhorn(uneven, **on),
+        lambda: nt_xent(empty, empty, **on),
+        lambda: info_nce(even, even, temperature=0.1 if rank else -1.0, **on),
+        lambda: sup_con(even, zeros[:BATCH] if rank else zeros[1:BATCH], **on),
+        lambda: sinkhorn(even, iterations=3 if rank else None, **on),
+        lambda: nt_xent(other, other, **on),
+        lambda: info_nce(even, even, temperature=learnable, **on),
+        lambda: sup_con(even, zeros[:BATCH], temperature=0.1 + rank, **on),
+        lambda: sinkhorn(even, iterations=2 + rank, **on),
+    ]
+
+
+def _refusal(call: Callable[[], Tensor]) -> str:
+    try:
+        return f"no error: {call()}"
+    except (TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
 @pytest.fixture(scope="module", params=[2, 3])
-def ranks(request: pytest.FixtureRequest) -> tuple[int, list[tuple[dict[str, list], list[str]]]]:
-    """World size, and of every rank its values, gradients and the errors of uneven batches."""
+def ranks(request: pytest.FixtureRequest) -> Ranks:
+    """What came out of 2 and of 3 processes."""
     world = request.param
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -116,7 +155,7 @@ def ranks(request: pytest.FixtureRequest) -> tuple[int, list[tuple[dict[str, lis
     for p in processes:
         p.start()
     for p in processes:
-        p.join(120)
+        p.join(300)
     for p in processes:
         if p.is_alive():
             p.kill()
@@ -126,9 +165,7 @@ def ranks(request: pytest.FixtureRequest) -> tuple[int, list[tuple[dict[str, lis
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_value_and_parameter_gradients_are_those_of_one_process(
-    ranks: tuple[int, list[tuple[dict[str, list], list[str]]]], name: str
-) -> None:
+def test_value_and_parameter_gradients_are_those_of_one_process(ranks: Ranks, name: str) -> None:
     world, collected = ranks
     expected = _one_process(world, name)
     assert len(expected) == 6  # the value, two weights, two biases, the temperature
@@ -138,7 +175,7 @@ def test_value_and_parameter_gradients_are_those_of_one_process(
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
-def test_sinkhorn_balances_over_all_ranks(ranks: tuple[int, list[tuple[dict[str, list], list[str]]]]) -> None:
+def test_sinkhorn_balances_over_all_ranks(ranks: Ranks) -> None:
     world, collected = ranks
     expected = sinkhorn_reference(_data(world)[0], epsilon=0.5)
     got = torch.tensor(
@@ -147,16 +184,53 @@ def test_sinkhorn_balances_over_all_ranks(ranks: tuple[int, list[tuple[dict[str,
     torch.testing.assert_close(got, expected)
 
 
-def test_uneven_batches_are_refused_on_every_rank(
-    ranks: tuple[int, list[tuple[dict[str, list], list[str]]]],
-) -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_float32_at_small_temperatures_and_compiled(ranks: Ranks, name: str) -> None:
     world, collected = ranks
-    shapes = [(BATCH + r, COLUMNS) for r in range(world)]
-    for _, messages in collected:
-        assert len(messages) == 4
-        for op, message in zip(("nt_xent", "info_nce", "sup_con", "sinkhorn"), messages, strict=True):
-            assert message.startswith(f"{op}: every rank must bring the same batch")
-            assert f"got shapes {shapes} by rank" in message
+    x, y, labels = _data(world)
+    q, k = (m.float().double().requires_grad_() for m in (x, y))
+    t = torch.tensor(0.02, dtype=torch.float64, requires_grad=True)
+    value = LOSSES[name][1](q, k, t, labels)
+    by_q, by_k, by_t = torch.autograd.grad(value, (q, k, t))
+    ways = ["cold", "compiled"] if name in COMPILED and world == 2 else ["cold"]
+    for way in ways:
+        each = [[torch.tensor(n, dtype=torch.float64) for n in got[f"{name} {way}"]] for got, _ in collected]
+        for got in each:
+            torch.testing.assert_close(got[0], value.detach(), rtol=1e-6, atol=1e-6)
+        # a rank's gradient is that of the sum over ranks: their mean is that of the loss
+        found = [torch.cat([got[i] for got in each]) / world for i in (1, 2)]
+        for ours, right in zip(found, (by_q, by_k), strict=True):
+            assert (ours - right).norm() <= 1e-5 * right.norm()
+        torch.testing.assert_close(sum(got[3] for got in each) / world, by_t, rtol=1e-6, atol=0)
+
+
+def test_what_is_wrong_on_one_rank_is_said_on_every_rank(ranks: Ranks) -> None:
+    world, collected = ranks
+    for rank, (_, said) in enumerate(collected):
+        assert len(said) == 12
+        uneven = [f"rank {r}: {(BATCH + r, COLUMNS)} torch.float32" for r in range(world)]
+        for op, message in zip(("nt_xent", "info_nce", "sup_con", "sinkhorn"), said[:4], strict=True):
+            assert message.startswith(f"ValueError: {op}: every rank must bring the same batch")
+            assert all(part in message for part in uneven)
+        for message, guilty, op, words in zip(
+            said[4:8],
+            (1, 0, 0, 0),
+            ("nt_xent", "info_nce", "sup_con", "sinkhorn"),
+            (
+                "`z1` must have at least one row and one column, got (0, 4)",
+                "`temperature` must be finite and above 0, got -1.0",
+                "`labels` must have shape (5,), got (4,)",
+                "`iterations` must be a whole number, got None",
+            ),
+            strict=True,
+        ):
+            assert f"{op}: {words}" in message
+            assert (f"{op}: rank {guilty} cannot go on, so no rank does" in message) == (rank != guilty)
+        assert "rank 0: (5, 4) torch.float32, fixed temperature 0.5" in said[8]
+        assert "rank 1: (5, 4) torch.float64, fixed temperature 0.5" in said[8]
+        assert "rank 0: (5, 4) torch.float32, learnable temperature 0.5; rank 1: (5, 4)" in said[9]
+        assert "fixed temperature 1.1" in said[10]
+        assert "epsilon 0.05, 2 iterations; rank 1: (5, 4) torch.float32, epsilon 0.05, 3" in said[11]
 
 
 def test_without_a_process_group_gathering_changes_nothing() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 import hsssl_kernels
-from hsssl_kernels import cosine_regression, info_nce, nt_xent, sinkhorn, sup_con
+from hsssl_kernels import barlow_twins, cosine_regression, info_nce, nt_xent, sinkhorn, sup_con, vicreg
+from hsssl_kernels import dispatch as choice
 
 Z = torch.randn(4, 3)
 LABELS = torch.tensor([0, 0, 1, 1])
@@ -139,9 +141,35 @@ LABELS = torch.tensor([0, 0, 1, 1])
         (
             lambda: sinkhorn(Z, iterations=0),
             ValueError,
-            r"sinkhorn: `iterations` must be a whole number from 1, got 0",
+            r"sinkhorn: `iterations` must be at least 1, got 0",
         ),
         (lambda: sinkhorn(Z[:0]), ValueError, r"sinkhorn: `scores` must have at least one row"),
+        (lambda: sinkhorn(None), TypeError, r"sinkhorn: `scores` must be a tensor, got NoneType"),
+        (lambda: sinkhorn(Z, epsilon=None), TypeError, r"`epsilon` must be a number, got NoneType; pass"),
+        (lambda: sinkhorn(Z, epsilon="x"), TypeError, r"`epsilon` must be a number, got str"),
+        (lambda: sinkhorn(Z, epsilon=float("nan")), ValueError, r"`epsilon` must be finite .*, got nan"),
+        (
+            lambda: sinkhorn(Z, iterations=float("nan")),
+            TypeError,
+            r"`iterations` must be a whole number, got nan of type float; pass an int",
+        ),
+        (lambda: sinkhorn(Z, iterations=None), TypeError, r"`iterations` must be a whole number, got None"),
+        (lambda: sinkhorn(Z, iterations=True), TypeError, r"`iterations` must be a whole number, got True"),
+        (lambda: vicreg(Z, Z, variance=None), TypeError, r"vicreg: `variance` must be a number, got None"),
+        (lambda: vicreg(Z, Z, covariance=-1), ValueError, r"`covariance` must be finite and not negative"),
+        (lambda: barlow_twins(Z, Z, redundancy="x"), TypeError, r"`redundancy` must be a number, got str"),
+        (lambda: info_nce(Z, Z, temperature=None), TypeError, r"`temperature` must be .*, got NoneType"),
+        (lambda: info_nce(Z, Z, temperature=True), TypeError, r"`temperature` must be .*, got bool"),
+        (lambda: info_nce(Z, Z, negatives=3), TypeError, r"`negatives` must be a tensor, got int"),
+        (lambda: info_nce(Z, Z, reduction=None), ValueError, r"`reduction` must be .*, got None"),
+        (lambda: sup_con(Z, LABELS.bool()), TypeError, r"`labels` must be an integer tensor, got torch.bool"),
+        (
+            lambda: sup_con(Z, LABELS[None]),
+            ValueError,
+            r"`labels` must have shape \(4,\), got \(1, 4\); one a row",
+        ),
+        (lambda: nt_xent(Z, Z, backend=None), ValueError, r"`backend` must be .*, got None"),
+        (lambda: nt_xent(Z, Z.to_sparse()), TypeError, r"`z2` must be a dense tensor, got .*sparse"),
     ],
 )
 def test_bad_input_is_refused_in_words(call: Any, error: type[Exception], message: str) -> None:
@@ -170,6 +198,50 @@ def test_triton_is_refused_without_a_gpu_and_without_the_interpreter() -> None:
     )
     said = _python(script)
     assert 'nt_xent: `backend="triton"` needs tensors on a CUDA or ROCm device, got cpu; move them' in said
+
+
+class Properties(NamedTuple):
+    """What torch says of a GPU."""
+
+    major: int
+    minor: int
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "hip", "expected"),
+    [
+        ("cuda", (9, 0), None, "triton"),
+        ("cuda", (8, 0), None, "triton"),
+        ("cuda", (7, 5), None, "torch"),
+        ("cuda", (9, 4), "6.4", "triton"),
+        ("mps", None, None, "torch"),
+        ("cpu", None, None, "torch"),
+    ],
+)
+def test_auto_takes_triton_only_where_it_compiles(
+    device: str,
+    capability: tuple[int, int] | None,
+    hip: str | None,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def properties(of: torch.device) -> Properties:
+        assert of.type == "cuda"  # torch would raise for another
+        assert capability is not None
+        return Properties(*capability)
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    x = SimpleNamespace(
+        device=torch.device(device), dtype=torch.float32, shape=(4, 3), is_cuda=device == "cuda"
+    )
+    assert choice.choose_backend("nt_xent", "auto", x) == expected
+    x.dtype = torch.float64
+    assert choice.choose_backend("nt_xent", "auto", x) == "torch"
+    if capability == (7, 5):
+        with pytest.raises(ValueError, match=r"needs a GPU of compute capability 8.0 or newer, got 7.5; use"):
+            choice.choose_backend("nt_xent", "triton", x)
 
 
 def test_import_is_light() -> None:

@@ -120,6 +120,28 @@ def test_several_blocks_agree_with_one(
 
 
 @CASE
+def test_threads_change_nothing(case: tuple[tuple[int, ...], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocked, "_PART", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert_as_good_as_torch(draw(case, torch.float32), torch.float32, 1e-6)
+        first, second = (tokens_and_gradients(True, draw(case, torch.float32), torch.float32) for _ in "ab")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("share", [1, 4, 20])
+@pytest.mark.parametrize("name", ["visible", "cube"])
+def test_few_and_many_visible_tokens(name: str, share: int) -> None:
+    named = draw(((3, 21, 12, 12, 3, 4, 5), CASES[name][1]), torch.float32)
+    order = torch.rand(3, 96, generator=torch.Generator().manual_seed(1)).argsort(1)
+    assert_as_good_as_torch(named | {"visible": order[:, : 96 // share]}, torch.float32, 1e-6)
+
+
+@CASE
 def test_gradients_are_those_of_finite_differences(case: tuple[tuple[int, ...], str]) -> None:
     named = draw(case, torch.float64)
     names = [k for k in LEARNED if k in named]
@@ -243,7 +265,7 @@ def test_registered_ops_pass_opcheck(name: str) -> None:
     for keep in (True, False):
         torch.library.opcheck(embed, (*work, weight, None, *affine, 1e-5, keep, "torch"))
     tokens = embed(*work, weight, None, None, None, 0.0, False, "torch")[0]
-    torch.library.opcheck(weight_grad, (*work, tokens, len(weight) > 1, "torch"))
+    torch.library.opcheck(weight_grad, (*work, tokens, len(weight) > 1, 3, "torch"))
 
 
 SIZES = st.tuples(

@@ -17,6 +17,8 @@ pytest.importorskip("triton", reason="the package triton is not installed")
 
 from hsssl_kernels import info_nce, nt_xent, sinkhorn
 from hsssl_kernels.launch import PROGRAMS, architecture
+from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.lse.reference import lse_reference
 from hsssl_kernels.sinkhorn.reference import sinkhorn_reference
 from test_kernels_losses import LOSS, LOSSES, Loss, assert_as_good_as_torch, draw, value_and_gradients
 
@@ -84,8 +86,9 @@ def _eps(dtype: torch.dtype, temperature: float) -> float:
 def test_kernels_are_as_good_as_plain_torch(
     loss: Loss, dtype: torch.dtype, n: int, columns: int, temperature: float
 ) -> None:
-    matrices = [m.to(DEVICE) for m in draw(loss, n, columns, dtype)]
-    assert_as_good_as_torch(loss, matrices, temperature, _eps(dtype, temperature), backend="triton")
+    for seed in range(3):
+        matrices = [m.to(DEVICE) for m in draw(loss, n, columns, dtype, seed)]
+        assert_as_good_as_torch(loss, matrices, temperature, _eps(dtype, temperature), backend="triton")
 
 
 @pytest.mark.parametrize("name", ["nt_xent", "info_nce_symmetric", "sup_con", "cosine_regression"])
@@ -147,6 +150,34 @@ def test_sinkhorn(dtype: torch.dtype, b: int, k: int, epsilon: float) -> None:
     ours = sinkhorn(scores, epsilon=epsilon, backend="triton")
     assert ours.dtype == torch.float32
     assert (ours - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-7 / epsilon
+
+
+@DTYPE
+@pytest.mark.parametrize(("unit", "temperature"), [(True, 0.1), (True, 0.01), (False, 0.1)])
+@pytest.mark.parametrize("offset", [0, 7, 40])
+def test_a_rank_leaves_out_its_own_rows_among_all(
+    offset: int, unit: bool, temperature: float, dtype: torch.dtype
+) -> None:
+    """Rows offset to offset + 33 of all are this rank's, as with `gather_distributed`."""
+    g = torch.Generator().manual_seed(offset)
+    everyone = torch.nn.functional.normalize(torch.randn(80, 20, generator=g)).to(DEVICE, dtype)
+    if not unit:
+        everyone = everyone * torch.linspace(0.5, 2, 80, device=DEVICE, dtype=dtype)[:, None]
+    mine, t = everyone[offset : offset + 33], torch.tensor(temperature)
+    wide = everyone.double()
+    exact = lse_reference(wide[offset : offset + 33], wide, temperature, offset)[0]
+    log = lse(mine, everyone, t, offset, False, unit, "triton")[0]
+    floor = _eps(dtype, temperature)
+    assert (log - exact).abs().max() <= floor
+    all_log = lse_reference(wide, wide, temperature, 0)[0]
+    ones = torch.ones(80, dtype=torch.float64, device=DEVICE)
+    sides = (exact, ones[:33], all_log, ones)
+    got = lse_grad(mine, everyone, t, *sides, offset, False, unit, "triton")[0].double()
+    s = wide[offset : offset + 33] @ wide.T / temperature
+    weight = (s - exact[:, None]).exp() + (s - all_log).exp()
+    weight[torch.arange(33), torch.arange(33) + offset] = 0
+    right = weight @ wide
+    assert (got - right).norm() / right.norm() <= max(floor, torch.finfo(dtype).eps)
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="bfloat16 is right on a GPU")

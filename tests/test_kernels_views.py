@@ -278,6 +278,14 @@ def test_op_is_well_registered_and_empty_batches_pass(backend: str) -> None:
     assert a.shape == b.shape == (0, 13, 3, 3)
 
 
+def test_views_have_no_gradient() -> None:
+    data = inputs(n=2, raw=torch.float32)
+    leaves = {k: data[k].requires_grad_() for k in ("cube", "mean", "scale")}
+    a, b = spectral_views(patch_size=3, spec=FULL, **(data | leaves))
+    assert not a.requires_grad
+    assert not b.requires_grad
+
+
 def test_compiles_whole_and_not_again_for_a_new_step() -> None:
     data = inputs(n=2)
     del data["step"]
@@ -337,6 +345,10 @@ def test_choices_have_the_same_bits_on_every_device() -> None:
             TypeError,
             r"`dtype` must be float32, .* got torch.float64",
         ),
+        ({"patch_size": 3.5}, TypeError, r"`patch_size` must be a whole number of pixels, got 3.5"),
+        ({"seed": 1.5}, TypeError, r"`seed` must be a whole number, got 1.5"),
+        ({"step": None}, TypeError, r"`step` must be a whole number, got None"),
+        ({"seed": 2**63}, ValueError, r"`seed` must fit into 64 bits"),
         ({"spec": {}}, TypeError, r"`spec` must be a ViewSpec, got dict"),
         ({"backend": "cuda"}, ValueError, r'`backend` must be "auto", "triton" or "torch"'),
         ({"mean": torch.zeros(13, device="meta")}, ValueError, r"`mean` must be on cpu as `cube` is"),

@@ -1,4 +1,4 @@
-"""The general frameworks: losses against independent statements, state, precision, own modules, gains."""
+"""The general frameworks: losses against independent statements, queue, prototypes, what is hidden."""
 
 import math
 
@@ -8,30 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hsssl.checkpoint import load_checkpoint
-from hsssl.cube import Cube
-from hsssl.encoders import build_encoder
+from hsssl.encoders import PlainEncoder, build_encoder
 from hsssl.methods import build_method
 from hsssl.methods.prototypes import Prototypes
 from hsssl.methods.queue import Queue
-from hsssl.train import pretrain
 from hsssl.views import Views
 
 WAVELENGTHS = torch.linspace(400, 2500, 24)
-# Every method as it comes, and the settings that are methods of their own.
-VARIANTS = {
-    "barlow_twins": ("barlow_twins", {}),
-    "denoising_ae": ("denoising_ae", {}),
-    "dino": ("dino", {}),
-    "mae": ("mae", {}),
-    "moco": ("moco", {}),
-    "moco v3": ("moco", {"queue_size": 0}),
-    "simsiam": ("simsiam", {}),
-    "swav": ("swav", {}),
-    "swav with a queue": ("swav", {"queue_size": 64}),
-    "vicreg": ("vicreg", {}),
-}
-variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def batch(n: int = 6) -> Views:
@@ -176,8 +159,11 @@ def test_denoising_ae_adds_noise_and_drops_whole_bands(make):
     assert corrupted[~dropped].std().item() == pytest.approx(0.5, abs=0.01)
 
 
-def test_mae_hides_groups_of_bands_at_pixels_and_restores_those_alone(make, monkeypatch):
-    method = make("mae", mask=0.5, group=4, components=0, neighbour=False)
+def test_mae_hides_band_groups_at_pixels_from_a_module_of_fixed_bands(monkeypatch):
+    torch.manual_seed(0)
+    own = PlainEncoder(nn.Sequential(nn.Conv2d(24, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 24, 2)
+    method = build_method("mae", own, group=4, components=0, neighbour=False)
+    assert method.mask == 0.3
     views = Views(*torch.randn(2, 2, 24, 2, 1), WAVELENGTHS)
     hidden = torch.rand(4, 12) < 0.5  # 6 groups x 2 pixels
     monkeypatch.setattr(method, "_hide", lambda *_: hidden)
@@ -187,6 +173,25 @@ def test_mae_hides_groups_of_bands_at_pixels_and_restores_those_alone(make, monk
         seen = method.encoder(torch.where(gone, 0.0, x)[None], WAVELENGTHS)
         restored = method.decoder(seen, WAVELENGTHS, 2, 1)[0]
         errors += ((restored - x)[gone] ** 2).tolist()
+    close(method(views), sum(errors) / len(errors))
+
+
+def test_mae_leaves_hidden_bands_out_of_an_encoder_that_takes_wavelengths(make, monkeypatch):
+    method = make("mae", group=4, components=0)
+    views = Views(*torch.randn(2, 10, 24, 2, 1), WAVELENGTHS)
+    hidden = method._hide(8, 6, torch.device("cpu"))
+    assert hidden.sum(1).tolist() == [3] * 8  # half of 6 groups
+    monkeypatch.setattr(method, "_hide", lambda *_: hidden)
+    pairs = list(zip(torch.cat(views.pair), torch.cat(views.pair[::-1]), strict=True))
+    errors, sample = [], 0
+    for part, size in enumerate([3] * 4 + [2] * 4):  # 20 samples, 8 sets of bands
+        gone = torch.tensor([bool(hidden[part, band // 4]) for band in range(24)])
+        for x, wanted in pairs[sample : sample + size]:
+            seen = method.encoder(x[None, ~gone], WAVELENGTHS[~gone])
+            restored = method.decoder(seen, WAVELENGTHS, 2, 1)[0]
+            errors += ((restored - wanted)[gone] ** 2).flatten().tolist()
+        sample += size
+    assert sample == 20
     close(method(views), sum(errors) / len(errors))
 
 
@@ -255,65 +260,3 @@ def test_prototypes_thaw_after_their_share_of_the_run(make, name):
         method(batch())
         method.after_step(progress)
         assert bool(prototypes.moving) is moving
-
-
-SMALL = {"encoder_options": {"dim": 16, "hidden": 32, "channels": 32}, "batch_size": 32, "progress": False}
-
-
-def synthetic() -> Cube:
-    values = np.random.default_rng(0).integers(100, 4000, (20, 24, 12)).astype(np.uint16)
-    return Cube(values, wavelengths=np.linspace(420, 980, 12), source="synthetic")
-
-
-class Stopped(Exception):
-    """What ends a run in the middle, as a kill would."""
-
-
-@variants
-def test_resumed_run_is_bit_identical(tmp_path, variant, monkeypatch):
-    name, options = VARIANTS[variant]
-    arguments = {"steps": 9, "checkpoint_every": 4, "method_options": options, "log_every": 1} | SMALL
-    whole = pretrain([synthetic()], name, out=tmp_path / "whole", **arguments)
-    import hsssl.train as train
-
-    draw = train.draw_views
-
-    def stop(*given, step, **named):
-        if step == 6:
-            raise Stopped
-        return draw(*given, step=step, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "draw_views", stop)
-        with pytest.raises(Stopped):
-            pretrain([synthetic()], name, out=tmp_path / "broken", **arguments)
-    resumed = pretrain([synthetic()], name, out=tmp_path / "broken", resume=True, **arguments)
-    ours, theirs = (load_checkpoint(run.checkpoint_file)["model"] for run in (resumed, whole))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert [row["loss"] for row in resumed.metrics] == [row["loss"] for row in whole.metrics]
-
-
-@variants
-def test_bf16_stays_finite_and_near(tmp_path, variant):
-    name, options = VARIANTS[variant]
-    arguments = {"steps": 4, "method_options": options, "log_every": 1} | SMALL
-    runs = [
-        pretrain([synthetic()], name, out=tmp_path / precision, precision=precision, **arguments)
-        for precision in ("no", "bf16")
-    ]
-    full, mixed = ([row["loss"] for row in run.metrics] for run in runs)
-    assert np.isfinite(mixed).all()
-    assert mixed != full
-    assert mixed[0] == pytest.approx(full[0], rel=0.05)
-
-
-@variants
-def test_own_module_of_patches(tmp_path, variant):
-    name, options = VARIANTS[variant]
-    own = nn.Sequential(nn.Conv2d(12, 10, 1), nn.ReLU(), nn.Flatten(), nn.Linear(90, 8))
-    start = own[3].weight.detach().clone()
-    few = {"batch_size": 16, "progress": False, "method_options": options}
-    run = pretrain([synthetic()], name, own, tmp_path / "run", steps=3, patch_size=3, **few)
-    assert np.isfinite([row["loss"] for row in run.metrics]).all()
-    assert not torch.equal(own[3].weight, start)

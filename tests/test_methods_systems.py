@@ -1,4 +1,4 @@
-"""The published hyperspectral systems: losses against independent statements, resume, and what they learn."""
+"""The published hyperspectral systems: losses against independent statements, state."""
 
 from __future__ import annotations
 
@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-import hsssl.train
-from hsssl.collapse import feature_health
-from hsssl.cube import Cube
-from hsssl.encoders import PlainEncoder, build_encoder
+from hsssl.encoders import build_encoder
 from hsssl.encoders.band_groups import halves
 from hsssl.methods import build_method
 from hsssl.methods.aae import gradient_penalty, reverse_gradient
@@ -25,12 +19,7 @@ from hsssl.methods.contrastive_clustering import balance
 from hsssl.methods.kmeans import kmeans
 from hsssl.methods.pcl import concentration, proto_nce
 from hsssl.methods.reconstruction import reconstruction, targets
-from hsssl.prepare import prepare
-from hsssl.sampling import draw_views, load_resident
-from hsssl.spec import Sensor
-from hsssl.train import pretrain
-from hsssl.views import DEFAULT_VIEWS, Views
-from test_train import SMALL, synthetic
+from hsssl.views import Views
 
 WAVELENGTHS = torch.linspace(400, 2500, 24)
 SYSTEMS = ["aae", "ae_subspace", "cmc", "contrastive_clustering", "conv_deconv", "pcl", "vae"]
@@ -50,11 +39,6 @@ def batch(n: int = 8, side: int = 1) -> Views:
 def small(name: str = "spectral_spatial", **options) -> nn.Module:
     torch.manual_seed(0)
     return build_encoder(name, dim=16, channels=16, **options)
-
-
-def own_module() -> nn.Module:
-    """A module of fixed bands, as a user brings it."""
-    return PlainEncoder(nn.Sequential(nn.Flatten(), nn.Linear(24, 16)), 24, 1)
 
 
 def losses_of(method: nn.Module, count: int, views: Views, autocast: bool = False) -> list[float]:
@@ -151,14 +135,13 @@ def test_aae_trains_encoder_and_critic_against_each_other():
 def test_cmc_is_info_nce_between_halves_of_the_bands(encoder):
     method = build_method("cmc", small(encoder), temperature=0.5)
     views = batch()
-    torch.manual_seed(3)
+    method.after_step(0.0)
     loss = method(views)
-    torch.manual_seed(3)
     order = list(halves(WAVELENGTHS))
     assert [len(i) for i in order] == [12, 12]
     assert WAVELENGTHS[order[0]].max() < WAVELENGTHS[order[1]].min()
     parts = method.encoder.streams if method.second is None else (method.encoder, method.second)
-    if method.second is not None and torch.rand(()).item() < 0.5:
+    if method.second is not None:
         order.reverse()
     z = {}
     for v, x in enumerate(views.pair):
@@ -300,110 +283,6 @@ def test_pcl_goes_through_its_stages():
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-@pytest.mark.parametrize("encoder", [own_module, small])
-def test_bf16_and_own_module(name, encoder):
-    torch.manual_seed(0)
-    method = build_method(name, encoder(), **FEW.get(name, {}))
-    before = [p.clone() for p in method.encoder.parameters()]
-    losses = losses_of(method, 8, batch(32), autocast=True)
-    assert np.isfinite(losses).all()
-    assert all(not torch.equal(p, q) for p, q in zip(method.encoder.parameters(), before, strict=True))
-
-
-@pytest.mark.parametrize("name", SYSTEMS)
 def test_patches_of_9_pixels_train(name):
     method = build_method(name, small(patch_size=9), **FEW.get(name, {}))
     assert np.isfinite(losses_of(method, 4, batch(16, 9))).all()
-
-
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_stopped_and_resumed_run_is_bit_identical(tmp_path, monkeypatch, name):
-    """Stopped in the middle (in pcl's contrast) and resumed from the checkpoint before."""
-    settings = {"steps": 16, "checkpoint_every": 5, "method_options": FEW.get(name, {}), **SMALL}
-    whole = pretrain([synthetic()], name, out=tmp_path / "whole", **settings)
-    drawn = []
-
-    def stops(*arguments, **options):
-        drawn.append(options["step"])
-        if options["step"] == 13:
-            raise KeyboardInterrupt
-        return draw_views(*arguments, **options)
-
-    monkeypatch.setattr(hsssl.train, "draw_views", stops)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain([synthetic()], name, out=tmp_path / "broken", **settings)
-    monkeypatch.undo()
-    assert drawn == list(range(14))
-    resumed = pretrain([synthetic()], name, out=tmp_path / "broken", resume=True, **settings)
-    assert resumed.weights_file.read_bytes() == whole.weights_file.read_bytes()
-    ours, theirs = (torch.load(run.checkpoint_file, weights_only=True) for run in (resumed, whole))
-    assert ours["model"].keys() == theirs["model"].keys()
-    assert all(torch.equal(ours["model"][key], theirs["model"][key]) for key in ours["model"])
-
-
-@pytest.fixture(scope="module")
-def crop(indian_pines):
-    """The four-crop corner of Indian Pines that the clustering literature uses, and its labels."""
-    rows, cols = slice(30, 115), slice(24, 94)
-    cube = prepare(indian_pines.cube)
-    part = Cube(np.ascontiguousarray(cube.values[rows, cols]), cube.wavelengths)
-    labels = indian_pines.labels[rows, cols].ravel()
-    return load_resident(part, Sensor.of(part)), labels
-
-
-def linear_probe(encoder, scene, labels):
-    """Overall accuracy of single-pixel features, 10 a class, mean of three draws."""
-    patches = (scene.values.float() - scene.mean) * scene.scale
-    with torch.no_grad():
-        features = encoder.eval()(patches.flatten(0, 1)[:, :, None, None], scene.wavelengths).numpy()
-    encoder.train()
-    kinds = [k for k in np.unique(labels) if k > 0 and (labels == k).sum() > 100]
-    scores = []
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        train = np.concatenate([rng.choice(np.flatnonzero(labels == k), 10, replace=False) for k in kinds])
-        test = np.setdiff1d(np.flatnonzero(np.isin(labels, kinds)), train)
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        scores.append(
-            (model.fit(features[train], labels[train]).predict(features[test]) == labels[test]).mean()
-        )
-    return float(np.mean(scores))
-
-
-@pytest.mark.parametrize(
-    ("name", "encoder", "steps", "gain"),
-    [
-        ("aae", "spectral_spatial", 60, 0.03),
-        ("ae_subspace", "spectral_spatial", 60, 0.03),
-        ("cmc", "band_groups", 100, 0.03),
-        ("cmc", "spectral_spatial", 100, 0.02),
-        ("contrastive_clustering", "spectral_spatial", 100, 0.05),
-        ("conv_deconv", "spectral_spatial", 100, 0.03),
-        ("conv_deconv", "residual_conv", 200, 0.02),
-        ("pcl", "spectral_spatial", 100, 0.03),
-        ("vae", "spectral_spatial", 100, 0.03),
-    ],
-)
-def test_learns_and_does_not_collapse_on_indian_pines(crop, name, encoder, steps, gain):
-    scene, labels = crop
-    torch.manual_seed(0)
-    net = build_encoder(encoder, dim=64)
-    before = linear_probe(net, scene, labels)
-    options = {"memory": 1024, "clusters": (100, 200)} if name == "pcl" else {}
-    method = build_method(name, net, **options)
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=2e-3)
-    start = None
-    for step in range(steps):
-        torch.manual_seed(step)
-        views = draw_views([scene], 256, patch_size=1, spec=DEFAULT_VIEWS, seed=0, step=step)
-        method(views).backward()
-        if start is None:
-            start = feature_health(net.eval()(views.a, views.wavelengths))
-            net.train()
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step((step + 1) / steps)
-    health = feature_health(net.eval()(views.a, views.wavelengths))
-    assert health.std > 0.1 * start.std
-    assert health.effective_rank > 4
-    assert linear_probe(net, scene, labels) > before + gain

@@ -110,7 +110,7 @@ def test_envi_index_is_no_wavelength(tmp_path):
         ({"wavelength": "{1, 2"}, "brace that is not closed"),
         ({"wavelength": "{450, 550, 650, 850}", "wavelength units": "parsec"}, "unknown wavelength unit"),
         ({"bbl": "{1, 0}"}, "bbl has 2 entries for 4 bands"),
-        ({"file type": "ENVI Spectral Library"}, "spectral library"),
+        ({"file type": "ENVI Spectral Library"}, "a library has bands = 1"),
         ({"file type": "TIFF"}, "open the .tif"),
         ({"file compression": "1"}, "compressed"),
     ],

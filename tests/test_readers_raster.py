@@ -59,6 +59,19 @@ def test_raster_wavelengths_of_some_bands_are_ignored_aloud(tmp_path, caplog):
     assert "ignored wavelengths of 1 of 4 bands" in caplog.text
 
 
+def test_a_cloud_optimised_geotiff_is_read_by_windows(tmp_path):
+    from rasterio.shutil import copy
+
+    values = small_values("i2", rows=600, cols=520, bands=3)
+    plain = write_tif(tmp_path / "c.tif", values, descriptions=["490 nm", "560 nm", "665 nm"], nodata=7)
+    copy(plain, tmp_path / "cog.tif", driver="COG", blocksize=128, compress="deflate")
+    cube = read(tmp_path / "cog.tif", lazy=True)
+    np.testing.assert_array_equal(cube.values[100:300, 500:], values[100:300, 500:])
+    np.testing.assert_array_equal(cube.valid, (values != 7).all(axis=2))
+    assert cube.wavelengths.tolist() == [490, 560, 665]
+    assert cube.transform == (30, 0, 366015, 0, -30, 5809965)
+
+
 def test_raster_without_georeference_has_none(tmp_path):
     cube = read(write_tif(tmp_path / "c.tif", small_values(), georeference=False))
     assert cube.crs is None
@@ -79,7 +92,7 @@ def test_raster_of_an_absurd_size_is_refused_before_reading(tmp_path):
     path = tmp_path / "huge.vrt"
     band = '<VRTRasterBand dataType="Float64" band="1"></VRTRasterBand>'
     path.write_text(f'<VRTDataset rasterXSize="2000000000" rasterYSize="2000000000">{band}</VRTDataset>')
-    with pytest.raises(ValueError, match="GiB, this machine has") as error:
+    with pytest.raises(ValueError, match="GiB of values, and the file has") as error:
         read(path)
     one_line(error)
 

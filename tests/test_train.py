@@ -320,5 +320,18 @@ def test_sampler_draws_valid_pixels_only_and_scenes_by_their_pixels():
     expected = (masked.values[valid] - np.array(Sensor.of(cubes[0]).mean)) / np.array(Sensor.of(cubes[0]).std)
     drawn = draw_views(scenes[1:], 64, patch_size=1, spec=ViewSpec.none(), seed=0, step=0).a.flatten(1)
     assert {tuple(np.round(row, 3)) for row in drawn.tolist()} == {tuple(np.round(r, 3)) for r in expected}
-    sizes = [len(scene.centres) for scene in scenes]
-    assert sizes == [480, 3]
+
+
+def test_a_batch_comes_from_one_sensor_in_proportion_to_its_valid_pixels():
+    cubes = [synthetic(5), synthetic(7, seed=1)]
+    valid = np.zeros((20, 24), dtype=bool)
+    valid[:5] = True  # 120 pixels, a fifth of all
+    cubes[1] = Cube(cubes[1].values, cubes[1].wavelengths, valid=valid)
+    scenes = [load_resident(cube, Sensor.of(cube)) for cube in cubes]
+    steps, counts = 600, {5: 0, 7: 0}
+    for step in range(steps):
+        drawn = draw_views(scenes, 2, patch_size=1, spec=ViewSpec.none(), seed=0, step=step)
+        assert drawn.a.shape == drawn.b.shape == (2, len(drawn.wavelengths), 1, 1)
+        counts[len(drawn.wavelengths)] += 1
+    # a binomial of 600 draws at 0.2: four standard deviations are 39
+    assert abs(counts[7] - 0.2 * steps) < 39

@@ -218,8 +218,30 @@ def test_centre_outside_is_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"flip": 1.5}, {"noise": -0.1}, {"gain": float("nan")}, {"jitter": 1.5}, {"band_drop": -0.1}]
+    "wrong",
+    [
+        {"flip": 1.5},
+        {"noise": -0.1},
+        {"gain": float("nan")},
+        {"jitter": 1.5},
+        {"jitter": 2**30},
+        {"band_drop": -0.1},
+    ],
 )
 def test_spec_refuses_nonsense(wrong):
     with pytest.raises(ValueError, match="ViewSpec"):
+        ViewSpec(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"noise": "x"}, "`noise` must be a number, got 'x'"),
+        ({"flip": None}, "`flip` must be a number, got None"),
+        ({"turn": 0.5}, "`turn` must be True or False, got 0.5"),
+        ({"gain": torch.tensor(0.1)}, "`gain` must be a number, got tensor"),
+    ],
+)
+def test_spec_refuses_what_is_no_strength(wrong, message):
+    with pytest.raises(TypeError, match="ViewSpec: " + message):
         ViewSpec(**wrong)

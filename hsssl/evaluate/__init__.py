@@ -3,6 +3,7 @@
 from hsssl.evaluate.audit import Audit, audit
 from hsssl.evaluate.baselines import BASELINES, baseline_features
 from hsssl.evaluate.classifiers import CLASSIFIERS
+from hsssl.evaluate.finetune import finetune
 from hsssl.evaluate.metrics import average_accuracy, class_accuracy, confusion_matrix, kappa, overall_accuracy
 from hsssl.evaluate.protocol import PROTOCOLS, Protocol, evaluate, score_table
 from hsssl.evaluate.score import Score
@@ -20,6 +21,7 @@ __all__ = [
     "class_accuracy",
     "confusion_matrix",
     "evaluate",
+    "finetune",
     "kappa",
     "overall_accuracy",
     "score_table",

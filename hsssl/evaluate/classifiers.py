@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsssl.evaluate.logistic import fit_softmax
 
-__all__ = ["CLASSIFIERS", "fit_knn", "fit_linear", "fit_svm"]
+__all__ = ["CLASSIFIERS", "LINEAR_C", "fit_knn", "fit_linear", "fit_svm", "standardisation"]
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
@@ -96,12 +96,18 @@ def _in_parts(predict: Predict, width: int) -> Predict:
     return predict_all
 
 
-def _standardiser(train: FloatArray) -> Callable[[FloatArray], NDArray[np.float64]]:
-    """Mean 0 and standard deviation 1 over the training pixels; a constant feature becomes 0."""
+def standardisation(train: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation (dim,) of features (pixels, dim); inf where they are constant."""
     wide = train.astype(np.float64)
     mean, std = wide.mean(axis=0), wide.std(axis=0)
     # Rounding leaves a constant feature a std of some 1e-16 of its mean; dividing by that is noise.
     std[std <= 1e-12 * np.abs(mean)] = np.inf
+    return mean, std
+
+
+def _standardiser(train: FloatArray) -> Callable[[FloatArray], NDArray[np.float64]]:
+    """Mean 0 and standard deviation 1 over the training pixels; a constant feature becomes 0."""
+    mean, std = standardisation(train)
     return lambda features: np.asarray((features - mean) / std)
 
 

@@ -17,7 +17,7 @@ from hsssl.evaluate.score import Score
 from hsssl.messages import log, unknown_name
 from hsssl.splits import Split, block_split, fixed_split, random_split
 
-__all__ = ["PROTOCOLS", "SPLITS", "Protocol", "evaluate", "score_table"]
+__all__ = ["PROTOCOLS", "SPLITS", "Protocol", "draw_trials", "evaluate", "score_table"]
 
 IntArray = NDArray[np.int64]
 LabelArray = NDArray[np.integer[Any]]
@@ -144,15 +144,35 @@ def score_table(
     for classifier in classifiers:
         if classifier not in CLASSIFIERS:
             raise unknown_name("classifier", classifier, CLASSIFIERS)
+    truth, trials = draw_trials(features, labels, cube, patch_size, protocols, seeds)
+    sets = [FeatureSet(name, features.reshape(-1, features.shape[2]), patch_size)]
+    for key, values in (baseline_features(cube) if cube is not None else {}).items():
+        sets.append(FeatureSet(key, values.reshape(-1, values.shape[2]), BASELINES[key]))
+    return run_trials(sets, truth, trials, classifiers, progress=progress)
+
+
+def draw_trials(
+    features: FloatArray,
+    labels: Labels,
+    cube: Cube | None,
+    patch_size: int,
+    protocols: Sequence[Protocol],
+    seeds: int | Sequence[int],
+) -> tuple[LabelArray, list[Trial]]:
+    """Check what an evaluation is given and draw its splits; parameters and errors as in `evaluate`.
+
+    Returns
+    -------
+    labels : ndarray, shape (rows, cols), integer
+        Class ids of training and test pixels, 0 where they cannot be used.
+    trials : list of Trial
+        One a protocol.
+    """
     asked = dict.fromkeys(_checked(protocol, patch_size) for protocol in protocols)
     pair = any(protocol.split == "fixed" for protocol in asked)
     maps = _usable_labels(_label_maps(labels, features.shape[:2], pair=pair), features, cube)
     numbers = _seed_numbers(seeds)
-    trials = [_drawn(protocol, maps, numbers) for protocol in asked]
-    sets = [FeatureSet(name, features.reshape(-1, features.shape[2]), patch_size)]
-    for key, values in (baseline_features(cube) if cube is not None else {}).items():
-        sets.append(FeatureSet(key, values.reshape(-1, values.shape[2]), BASELINES[key]))
-    return run_trials(sets, np.maximum.reduce(maps), trials, classifiers, progress=progress)
+    return np.maximum.reduce(maps), [_drawn(protocol, maps, numbers) for protocol in asked]
 
 
 def _check_features(features: FloatArray, cube: Cube | None) -> None:

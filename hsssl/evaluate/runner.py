@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,7 +18,7 @@ from hsssl.evaluate.metrics import average_accuracy, class_accuracy, confusion_m
 from hsssl.evaluate.score import Score
 from hsssl.splits import Split
 
-__all__ = ["FeatureSet", "Protocol", "Trial", "run_trials"]
+__all__ = ["FeatureSet", "Protocol", "Trial", "audit_trial", "run_trials", "summarise"]
 
 IntArray = NDArray[np.int64]
 # Each holds a copy of the test pixels' features in float64.
@@ -98,11 +98,10 @@ def run_trials(
     confusions = iter(_confusions(sets, labels, trials, classifiers, progress=progress))
     scores = []
     for trial in trials:
-        position = float(np.mean([coordinates_accuracy(split, labels) for split in trial.splits]))
-        audits = {side: _audit(trial, position, side) for side in {one.footprint for one in sets}}
+        audits = audit_trial(trial, labels, {one.footprint for one in sets})
         for classifier in classifiers:
             of_sets = [
-                _summary(one, classifier, trial, labels, [next(confusions) for _ in trial.splits], audits)
+                summarise(one, classifier, trial, labels, [next(confusions) for _ in trial.splits], audits)
                 for one in sets
             ]
             scores.append(replace(of_sets[0], baselines={score.method: score for score in of_sets[1:]}))
@@ -144,13 +143,19 @@ def _confusions(
         return list(done)
 
 
-def _audit(trial: Trial, position: float, patch_size: int) -> Audit:
-    """Average over the splits how many test pixels lie in a training patch."""
-    shares = [share_in_train_patch(split, patch_size) for split in trial.splits]
-    return Audit(position, float(np.mean(shares)))
+def audit_trial(
+    trial: Trial, labels: NDArray[np.integer[Any]], footprints: Iterable[int]
+) -> dict[int, Audit]:
+    """Return the leakage of a trial, mean over its splits, by footprint in pixels."""
+    position = float(np.mean([coordinates_accuracy(split, labels) for split in trial.splits]))
+    shares = {
+        side: float(np.mean([share_in_train_patch(split, side) for split in trial.splits]))
+        for side in footprints
+    }
+    return {side: Audit(position, share) for side, share in shares.items()}
 
 
-def _summary(
+def summarise(
     features: FeatureSet,
     classifier: str,
     trial: Trial,

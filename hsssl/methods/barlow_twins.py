@@ -18,8 +18,8 @@ class BarlowTwins(nn.Module):
     ``loss = sum_i (1 - C_ii)^2 + redundancy * sum_(i != j) C_ij^2`` over the batch.
 
     It assumes that what a neighbourhood shares has many independent directions; no pixel is pushed away
-    from another, so classes of any size fare alike. Steady, without teacher or queue: a good first
-    choice beside SimCLR. Wants wide projections and batches of a few hundred or more.
+    from another, so classes of any size fare alike. Use it as a first choice beside SimCLR: it is steady,
+    without teacher or queue. It wants wide projections and batches of a few hundred or more.
 
     Parameters
     ----------

@@ -17,14 +17,16 @@ class BYOL(nn.Module):
 
     ``loss = sum over both orders of mean |q(p(f(a))) - p'(f'(b))|^2`` on unit vectors; f', p'
     are moving averages of encoder f and projector p. The predictor q and the stop of the gradient keep it
-    from collapsing.
+    from collapsing. The projector ends in a batch norm without weights, as in SimSiam and MoCo v3: what all
+    samples of a batch have in common leaves the targets, which are otherwise alike from the start.
 
     Hu et al. train a spectral-spatial transformer so (``encoder="spectral_spatial_vit"``) and classify its
-    frozen features; the abstract gives neither patch nor depth nor momentum.
+    frozen features; the abstract gives neither patch nor depth nor momentum. A transformer wants a lower
+    learning rate (``lr=1e-3``) and more steps than the default encoder.
 
     It assumes that the two views of a sample, and nothing else, say what must stay the same: there are no
-    negatives that push similar classes apart, so it suits small batches and scenes with many near-identical
-    pixels. It keeps the directions that the untrained encoder already has; an encoder that starts
+    negatives that push similar classes apart. Use it with small batches and where many pixels are nearly
+    alike. It keeps the directions that the untrained encoder already has; an encoder that starts
     with few of them, as a transformer does, learns more by contrast in short runs.
 
     Parameters
@@ -51,7 +53,8 @@ class BYOL(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = mlp_head(int(encoder.embed_dim), hidden, projection_dim)  # type: ignore[arg-type]
+        dim = int(encoder.embed_dim)  # type: ignore[arg-type]
+        self.projector = mlp_head(dim, hidden, projection_dim, norm_last=True)
         self.predictor = mlp_head(projection_dim, hidden, projection_dim)
         self.teacher_encoder = Teacher(self.encoder)
         self.teacher_projector = Teacher(self.projector)

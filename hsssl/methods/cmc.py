@@ -25,7 +25,7 @@ class CMC(nn.Module):
     choice.
 
     With the encoder ``"band_groups"`` each of its streams sees one half and both are kept. Any other encoder
-    is joined by a second one, of which nothing is kept; batch by batch the two exchange halves at random, so
+    is joined by a second one, of which nothing is kept; from batch to batch the two exchange halves, so
     that the kept one knows all bands. A module of fixed bands sees zeros, the mean, in place of the other
     half.
 
@@ -49,6 +49,7 @@ class CMC(nn.Module):
     """
 
     reference = "Liu et al. 2020, IEEE TGRS 59(9); Tian et al. 2020, arXiv 1906.05849"
+    exchanged: Tensor
 
     def __init__(
         self, encoder: nn.Module, hidden: int = 256, projection_dim: int = 128, temperature: float = 0.07
@@ -63,11 +64,12 @@ class CMC(nn.Module):
             self.second = copy.deepcopy(encoder)
         self.projectors = nn.ModuleList(mlp_head(dim, hidden, projection_dim) for _ in range(2))
         self.temperature = temperature
+        self.register_buffer("exchanged", torch.zeros((), dtype=torch.bool))  # by turns, on all ranks alike
 
     def forward(self, views: Views) -> Tensor:
         """Return the loss of a batch, a scalar; the samples of all ranks are negatives."""
         groups = halves(views.wavelengths)
-        if self.second is not None and torch.rand(()) < 0.5:
+        if self.second is not None and bool(self.exchanged):
             groups = groups[::-1]
         z = [self._project(x, views.wavelengths, groups) for x in views.pair]
         options = {"temperature": self.temperature, "symmetric": True, "gather_distributed": True}
@@ -83,7 +85,8 @@ class CMC(nn.Module):
         return [project(f) for project, f in zip(self.projectors, parts, strict=True)]
 
     def after_step(self, progress: float) -> None:
-        """Nothing follows a step."""
+        """Let the encoders exchange their halves."""
+        self.exchanged.logical_not_()
 
 
 def part(encoder: nn.Module, x: Tensor, wavelengths: Tensor, bands: Tensor) -> Tensor:

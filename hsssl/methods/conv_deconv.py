@@ -23,8 +23,8 @@ class ConvDeconv(nn.Module):
     embedding is decoded by `ValueDecoder`.
 
     It assumes that what is needed to rebuild a patch is what tells materials apart, which holds where the
-    classes differ in the strong directions of variance. It cannot collapse and has no batch-size to
-    tune: use it as the plain baseline, and when there are few pixels. Where classes differ by little,
+    classes differ in the strong directions of variance. It cannot collapse and has no batch size to
+    tune. Use it as the plain baseline, and when there are few pixels; where classes differ by little,
     as crops do, contrast does better.
 
     Parameters

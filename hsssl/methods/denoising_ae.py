@@ -29,7 +29,8 @@ class DenoisingAE(nn.Module):
     noise : float
         Standard deviation of the noise, in units of each band's own. A choice.
     drop : float
-        Share of bands set to 0, drawn anew for each sample. The paper drops .1 to .4 of its inputs.
+        Share of bands set to 0, drawn anew for each sample. The paper drops .1 to .4 of its inputs; of .1 and
+        .25 the first did better on Indian Pines, by the accuracy of a linear classifier there.
     hidden : int
         Size of the decoder's layers. A choice.
     components : int
@@ -51,7 +52,7 @@ class DenoisingAE(nn.Module):
         self,
         encoder: nn.Module,
         noise: float = 0.1,
-        drop: float = 0.25,
+        drop: float = 0.1,
         hidden: int = 256,
         *,
         components: int = 15,

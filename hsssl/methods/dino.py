@@ -20,9 +20,9 @@ class DINO(nn.Module):
     ``loss = 1/2 sum over both orders of H(softmax((t - c) / t_t), softmax(s / t_s))``, s and t the
     student's and the teacher's cosines with prototypes, c the running mean of t.
 
-    It assumes that the two views show the same thing. Nothing forces the prototypes to be used alike,
-    so it suits scenes whose classes differ much in size; it needs more steps than the others,
-    and its loss says little: watch the effective rank.
+    It assumes that the two views show the same thing. Nothing forces the prototypes to be used alike. Use it
+    on scenes whose classes differ much in size; it needs more steps than the others, and its loss says
+    little: watch the effective rank.
 
     Parameters
     ----------

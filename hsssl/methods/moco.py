@@ -22,7 +22,8 @@ class MoCo(nn.Module):
     the keys of the batch, with a predictor p.
 
     It assumes that another pixel is, as a rule, another thing: in a scene with few classes many negatives
-    are of the same class. Use v2 where memory holds small batches only, v3 where SimCLR is unsteady.
+    are of the same class. Use it as v2 where memory holds small batches only, as v3 where SimCLR is
+    unsteady.
 
     Parameters
     ----------

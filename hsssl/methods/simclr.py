@@ -14,17 +14,23 @@ __all__ = ["SimCLR"]
 class SimCLR(nn.Module):
     """Contrast the two views of each sample with all others by NT-Xent.
 
-    With a jitter of the centre in the views, neighbours are positives: the encoder learns what
-    a pixel shares with its surroundings.
+    ``loss = mean over both views of -log exp(s_ij / t) / sum_(k != i) exp(s_ik / t)``, s the cosines of the
+    projections, j the other view of i, k all others of the batch. With a jitter of the centre in the views,
+    neighbours are positives: the encoder learns what a pixel shares with its surroundings.
+
+    It assumes that another pixel is, as a rule, another thing; in a scene of few classes many negatives are
+    of the same class, and a low temperature, which looks at the nearest of them, splits classes into fields.
+    Use it first: it learns fast, keeps many directions in use and gains from large batches.
 
     Parameters
     ----------
     encoder : nn.Module
         ``(x, wavelengths) -> (B, D)``, with ``embed_dim``.
     hidden, projection_dim : int
-        Sizes of the projector.
+        Sizes of the projector. ``hidden`` is a choice.
     temperature : float
-        Divides the cosine similarities.
+        Divides the cosine similarities. A choice: .1 was compared with .2 on Indian Pines, by the accuracy
+        of a linear classifier there.
 
     References
     ----------

@@ -18,9 +18,9 @@ class VAE(nn.Module):
     ``loss = mean |decoder(mu + sigma eps) - x|^2 + kl_weight * mean KL(N(mu, sigma^2) | N(0, 1))``, the mean
     over samples and dimensions; mu is a linear map of the encoder's embedding, log sigma^2 another.
 
-    It assumes that pixels come from a few smoothly varying causes with noise on top: good for smooth, compact
-    features and for denoising. The divergence empties the directions of small variance, in which similar
-    crops or minerals differ; a contrastive method tells those apart better.
+    It assumes that pixels come from a few smoothly varying causes with noise on top. Use it for smooth,
+    compact features. The divergence empties the directions of small variance, in which similar crops or
+    minerals differ; a contrastive method tells those apart better.
 
     Parameters
     ----------

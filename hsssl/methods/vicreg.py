@@ -18,8 +18,8 @@ class VICReg(nn.Module):
     ``loss = invariance * mean (z_a - z_b)^2 + for each view: variance * hinge of the standard deviations
     under 1 + covariance * squares of the covariances off the diagonal`` (`hsssl_kernels.vicreg`).
 
-    It assumes what Barlow Twins does, with weights to trade one term for another: raise ``invariance`` where
-    neighbours nearly always share a class, ``covariance`` where the effective rank is low.
+    It assumes what Barlow Twins does. Use it in its place to trade one term for another: raise ``invariance``
+    where neighbours nearly always share a class, ``covariance`` where the effective rank is low.
 
     Parameters
     ----------

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube, valid_pixels
+from hsssl.lazy import load_or_defer, refuse_empty_claim
 from hsssl.messages import log
 from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
 
 if TYPE_CHECKING:
     from hsssl.readers import Wavelengths
 
-__all__ = ["read_raster"]
+__all__ = ["open_gdal", "read_gdal_window", "read_raster"]
 
 _DESCRIBED = re.compile(
     r"(\d+(?:\.\d+)?)\s*(nm|nanomet(?:er|re)s?|[uµμ]m|micromet(?:er|re)s?|microns?)\b", re.IGNORECASE
 )
 BandTags = list[dict[str, str]]
+Scale = float | NDArray[np.float64]
 
 
-def read_raster(path: str | os.PathLike[str], *, wavelengths: Wavelengths = None) -> Cube:
+def read_raster(
+    path: str | os.PathLike[str], *, wavelengths: Wavelengths = None, lazy: bool | None = None
+) -> Cube:
     """Read a GeoTIFF or another raster through GDAL, raw values with what the file says beside them.
 
     Wavelengths come from the first of these that every band has: ``CENTRAL_WAVELENGTH_UM`` (with
@@ -39,6 +46,8 @@ def read_raster(path: str | os.PathLike[str], *, wavelengths: Wavelengths = None
         The file.
     wavelengths : array_like (bands,) in nm, str or None
         Band centres to use in place of the file's; a text as `parse_wavelengths` takes it.
+    lazy : bool or None
+        Leave the values in the file; None does so above `hsssl.lazy.RESIDENT_BYTES`.
 
     Returns
     -------
@@ -50,41 +59,66 @@ def read_raster(path: str | os.PathLike[str], *, wavelengths: Wavelengths = None
     FileNotFoundError
         If there is no such file.
     ValueError
-        If GDAL cannot read it, it does not fit into memory, or it is no cube.
+        If GDAL cannot read it, its bytes cannot hold what it claims, or it is no cube.
 
     Examples
     --------
     >>> cube = read_raster("enmap.tif")                                     # doctest: +SKIP
     """
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
+    with open_gdal(file) as raster:
+        return _read_open(raster, file, wavelengths, lazy)
+
+
+@contextmanager
+def open_gdal(file: str | os.PathLike[str], **options: str) -> Iterator[Any]:
+    """Open a raster for reading, with GDAL's open options; what GDAL says about damage becomes one line.
+
+    Yields
+    ------
+    rasterio.io.DatasetReader
+
+    Raises
+    ------
+    ValueError
+        If GDAL cannot open it, or cannot read what the block asks for.
+    """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
     with warnings.catch_warnings():
         # A cube without georeference is an everyday thing, and the cube says so itself.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with rasterio.open(file) as raster:
-                return _read_open(raster, str(path), wavelengths)
-        except RasterioError as error:
+            with rasterio.open(file, **options) as raster:
+                yield raster
+        except (RasterioError, UnicodeDecodeError) as error:  # a damaged file's bytes reach GDAL's message
             cause = error.__cause__ or error
-            reason = (str(cause).splitlines() or ["unknown reason"])[0].replace(str(file), file.name)
+            name = os.path.basename(file)
+            reason = (str(cause).splitlines() or ["unknown reason"])[0].replace(str(file), name)
             raise ValueError(f"{file}: GDAL cannot read it: {reason[:200]}") from error
 
 
-def _read_open(raster: Any, source: str, given: Wavelengths) -> Cube:
+def _read_open(raster: Any, file: Path, given: Wavelengths, lazy: bool | None) -> Cube:
+    source = str(file)
     _refuse_what_is_no_cube(raster, source)
     bands = raster.count
     tags = [{key.lower(): value for key, value in raster.tags(band + 1).items()} for band in range(bands)]
     imagery = [raster.tags(band + 1, ns="IMAGERY") for band in range(bands)]
     names = tuple(description or "" for description in raster.descriptions)
-    centres, widths = band_wavelengths(given, bands, source=source), None
+    centres, widths, unit = band_wavelengths(given, bands, source=source), None, "nm, as given"
     if centres is None:
-        centres, widths = _wavelengths(imagery, tags, names, source)
+        centres, widths, unit = _wavelengths(imagery, tags, names, source)
     dtype = np.result_type(*raster.dtypes)
-    values = np.moveaxis(raster.read(out_dtype=dtype), 0, 2)  # (rows, cols, bands)
+    values = load_or_defer(
+        partial(read_gdal_window, file, dtype),
+        (raster.height, raster.width, bands),
+        dtype,
+        lazy=lazy,
+        source=source,
+    )
     nodata = _nodata(raster, source)
     scale, offset, scale_source = _scale(raster, source)
     return Cube(
@@ -101,7 +135,24 @@ def _read_open(raster: Any, source: str, given: Wavelengths) -> Cube:
         transform=None if raster.transform.is_identity else tuple(raster.transform)[:6],
         band_names=names if any(names) else (),
         source=source,
+        details=_details(raster, unit if centres is not None else ""),
     )
+
+
+def read_gdal_window(
+    file: str | os.PathLike[str],
+    dtype: np.dtype[Any],
+    rows: slice,
+    cols: slice,
+    bands: NDArray[np.int64],
+    *,
+    options: Mapping[str, str] = {},  # never written to
+) -> NDArray[Any]:
+    """Read a window of a raster; see `hsssl.lazy.ReadWindow`. Each call opens the file: GDAL shares none."""
+    with open_gdal(file, **options) as raster:
+        window = ((rows.start, rows.stop), (cols.start, cols.stop))
+        read = raster.read([int(band) + 1 for band in bands], window=window, out_dtype=dtype)
+    return np.moveaxis(read, 0, 2)  # (rows, cols, bands)
 
 
 def _refuse_what_is_no_cube(raster: Any, source: str) -> None:
@@ -111,14 +162,10 @@ def _refuse_what_is_no_cube(raster: Any, source: str) -> None:
     unreal = {dtype for dtype in raster.dtypes if np.dtype(_numpy_name(dtype)).kind not in "iuf"}
     if unreal:
         raise ValueError(f"{source}: values are {', '.join(sorted(unreal))}, want integers or real numbers")
-    width = np.result_type(*raster.dtypes).itemsize
-    wanted = raster.height * raster.width * raster.count * width
-    # A damaged header can claim any size; reading would then exhaust the machine and not raise.
-    if wanted > _memory_bytes():
-        raise ValueError(
-            f"{source}: {raster.height} x {raster.width} x {raster.count} values take {wanted / 2**30:.0f} "
-            f"GiB, this machine has {_memory_bytes() / 2**30:.0f}; cut it with gdal_translate -srcwin"
-        )
+    claimed = raster.height * raster.width * raster.count * np.result_type(*raster.dtypes).itemsize
+    # A virtual raster is small itself and lists the files that it is made of.
+    held = sum(os.path.getsize(file) for file in raster.files if os.path.isfile(file))
+    refuse_empty_claim(claimed, held, source=source)
 
 
 def _numpy_name(dtype: str) -> str:
@@ -126,16 +173,10 @@ def _numpy_name(dtype: str) -> str:
     return "complex64" if dtype.startswith("complex") else dtype
 
 
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**40
-
-
 def _wavelengths(
     imagery: BandTags, tags: BandTags, names: tuple[str, ...], source: str
-) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, str]:
+    """Return centres and widths in nm, and the unit that the file has them in."""
     described = [_from_description(name) for name in names]
     for band_tags, centre, width, unit in (
         (imagery, "CENTRAL_WAVELENGTH_UM", "FWHM_UM", "um"),
@@ -149,8 +190,17 @@ def _wavelengths(
             log.warning("%s: ignored wavelengths of %d of %d bands", source, len(stated), len(names))
             continue
         centres = to_nanometres(stated, unit=unit, source=source)
-        return centres, widths_nm(_floats(band_tags, width), stated, unit=unit, source=source)
-    return None, None
+        widths = widths_nm(_floats(band_tags, width), stated, unit=unit, source=source)
+        return centres, widths, unit or "not stated"
+    return None, None, ""
+
+
+def _details(raster: Any, unit: str) -> dict[str, str]:
+    details = {"format": str(raster.driver)}
+    interleave = raster.profile.get("interleave")
+    if interleave:
+        details["interleave"] = str(interleave)
+    return details | ({"wavelength unit": unit} if unit else {})
 
 
 def _from_description(text: str) -> dict[str, str]:
@@ -186,15 +236,15 @@ def _nodata(raster: Any, source: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _scale(raster: Any, source: str) -> tuple[float, float, str]:
-    pairs = set(zip(raster.scales, raster.offsets, strict=True))
-    if len(pairs) > 1:
-        log.warning("%s: its bands have different scales; values stay raw and scale stays 1", source)
+def _scale(raster: Any, source: str) -> tuple[Scale, Scale, str]:
+    pairs = np.array([raster.scales, raster.offsets], dtype=np.float64)  # (2, bands)
+    if not np.isfinite(pairs).all() or (pairs[0] == 0).any():
+        log.warning("%s: ignored its scale and offset: not finite, or a scale of 0", source)
         return 1.0, 0.0, ""
-    scale, offset = pairs.pop()
-    if (scale, offset) == (1.0, 0.0) or not np.isfinite([scale, offset]).all() or scale == 0:
+    if (pairs == [[1.0], [0.0]]).all():
         return 1.0, 0.0, ""
-    return float(scale), float(offset), "GDAL band scale and offset"
+    scale, offset = (row if (row != row[0]).any() else float(row[0]) for row in pairs)
+    return scale, offset, "GDAL band scale and offset"
 
 
 def _valid(raster: Any, values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:

@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.messages import log
+from hsssl.sensors import SENSORS, sensor_bands
 
-__all__ = ["band_wavelengths", "numbers", "parse_wavelengths", "to_nanometres", "widths_nm"]
+__all__ = ["band_wavelengths", "numbers", "parse_wavelengths", "to_nanometres", "unit_of_name", "widths_nm"]
 
 _NM_PER_UNIT = {"nm": 1.0, "nano": 1.0, "um": 1e3, "micro": 1e3, "angstrom": 0.1}
 _NO_UNIT = {"", "unknown", "none", "n/a"}
 # From the vacuum ultraviolet to the end of the thermal infrared: what no imaging spectrometer leaves.
 _SHORTEST_NM, _LONGEST_NM = 100.0, 100_000.0
+_NAME = re.compile(r"(?:band_?)?(?:wave_?lengths?|wvls?|wls?|lambdas?)_?(nm|um|microns?)?")
 _ADVICE = "give --wavelengths (a text file of numbers, or start:stop in nm)"
 
 
@@ -73,6 +75,12 @@ def to_nanometres(
     return nanometres
 
 
+def unit_of_name(name: str) -> str | None:
+    """Return the unit that the name of a vector of wavelengths states, "" if none; None for other names."""
+    match = _NAME.fullmatch(name.lower())
+    return None if match is None else (match[1] or "").replace("microns", "um").replace("micron", "um")
+
+
 def widths_nm(
     widths: Sequence[float], wavelengths: Sequence[float], *, unit: str = "", source: str = "fwhm"
 ) -> NDArray[np.float64] | None:
@@ -95,8 +103,9 @@ def parse_wavelengths(text_or_path: str | os.PathLike[str], bands: int) -> NDArr
     Parameters
     ----------
     text_or_path : str or path
-        "start:stop" in nm, spread evenly over the bands, both ends included; or a text file of
-        numbers (white space, commas or semicolons between them, ``#`` comments), in nm or micrometres.
+        "start:stop" in nm, spread evenly over the bands, both ends included; the name of a sensor,
+        "sentinel-2a", or of some of its bands, "sentinel-2a:B2,B3,B4,B8" (`hsssl.sensors`); or a text file
+        of numbers (white space, commas or semicolons between them, ``#`` comments), in nm or micrometres.
     bands : int
         Number of bands.
 
@@ -108,9 +117,9 @@ def parse_wavelengths(text_or_path: str | os.PathLike[str], bands: int) -> NDArr
     Raises
     ------
     FileNotFoundError
-        If it is neither a range nor a file.
+        If it is neither a range nor a sensor nor a file.
     ValueError
-        If the file holds other than ``bands`` wavelengths.
+        If the file or the sensor has other than ``bands`` wavelengths.
 
     Examples
     --------
@@ -123,10 +132,13 @@ def parse_wavelengths(text_or_path: str | os.PathLike[str], bands: int) -> NDArr
         ends = numbers(" ".join(span.groups()), source=f"--wavelengths {text}")
         spread = np.linspace(ends[0], ends[1], bands)
         return to_nanometres(spread, unit="nm", bands=bands, source=f"--wavelengths {text}")
+    if text.partition(":")[0].strip().lower() in SENSORS:
+        return to_nanometres(sensor_bands(text)[0], unit="nm", bands=bands, source=f"--wavelengths {text}")
     path = Path(text)
     if not path.is_file():
         raise FileNotFoundError(
-            f"--wavelengths {text}: neither a file nor start:stop in nm, such as 400:2500; give one of them"
+            f"--wavelengths {text}: neither a file nor start:stop in nm, such as 400:2500, nor a sensor "
+            f"({', '.join(SENSORS)}); give one of them"
         )
     try:
         content = path.read_text(encoding="utf-8-sig")

@@ -23,8 +23,8 @@ def pure_pixels(pixels: NDArray[np.floating[Any]], endmembers: int) -> FloatArra
     """Return endmembers that are averages over nearly pure pixels.
 
     1. Spectra are scaled to length one, so that light and shade of one material are one direction, and
-    projected
-       on their first p axes, which takes most of the noise away. Pixels with next to no signal are left out.
+       projected on their first p axes, which takes most of the noise away. Pixels with next to no signal are
+       left out.
     2. `hsssl.unmix.spa` finds p corners among the projected directions.
     3. Each corner is replaced by the mean direction of the pixels of which it makes up at least 90 % (by
        non-negative least squares), of five pixels at least; repeated until nothing moves, at most 20 times.

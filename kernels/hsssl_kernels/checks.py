@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_number",
     "check_pair",
     "check_reduction",
     "check_rows",
@@ -26,6 +27,8 @@ def check_rows(op: str, name: str, x: Tensor) -> None:
         raise TypeError(
             f"{op}: `{name}` must be a tensor, got {type(x).__name__}; convert it with torch.as_tensor"
         )
+    if x.layout != torch.strided:
+        raise TypeError(f"{op}: `{name}` must be a dense tensor, got {x.layout}; call to_dense()")
     if x.ndim != 2:
         raise ValueError(
             f"{op}: `{name}` must have shape (n, D), got {tuple(x.shape)}; flatten all but the last dimension"
@@ -78,13 +81,15 @@ def check_temperature(op: str, temperature: float | Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             _check_value(op, float(temperature.detach()))
         return temperature
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-        raise TypeError(
-            f"{op}: `temperature` must be a number or a tensor of one element, "
-            f"got {type(temperature).__name__}; pass a float"
-        )
+    check_number(op, "temperature", temperature, "a number or a tensor of one element")
     _check_value(op, float(temperature))
     return torch.tensor(float(temperature), dtype=torch.float64)
+
+
+def check_number(op: str, name: str, value: object, wanted: str = "a number") -> None:
+    """Refuse anything but an int or a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{op}: `{name}` must be {wanted}, got {type(value).__name__}; pass a float")
 
 
 def scale_of(temperature: Tensor) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_COLUMNS", "Backend", "choose_backend", "interpreting", "register"]
+__all__ = ["MAX_COLUMNS", "Backend", "choose_backend", "interpreting", "register", "runs_triton"]
 
 Backend = Literal["auto", "triton", "torch"]
 
@@ -29,7 +29,7 @@ def interpreting() -> bool:
 def choose_backend(op: str, backend: str, x: Tensor) -> str:
     """Return "triton" or "torch" for an input (n, D).
 
-    "auto" takes Triton on CUDA and ROCm where the kernels support the input, else blocked torch.
+    "auto" takes Triton where `runs_triton` and the kernels support the input, else blocked torch.
 
     Raises
     ------
@@ -42,9 +42,21 @@ def choose_backend(op: str, backend: str, x: Tensor) -> str:
         return "torch"
     fits = x.dtype in _TRITON_DTYPES and x.shape[-1] <= MAX_COLUMNS
     if backend == "auto":
-        return "triton" if x.is_cuda and fits and _has_triton() else "torch"
+        return "triton" if fits and runs_triton(x.device) else "torch"
     _check_triton(op, x)
     return "triton"
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Return whether kernels are compiled for the device: ROCm, and CUDA from compute capability 8.0.
+
+    Triton compiles for nothing older, and torch has no Triton for other accelerators (MPS).
+    """
+    return device.type == "cuda" and _has_triton() and _is_recent(device)
+
+
+def _is_recent(device: torch.device) -> bool:
+    return torch.version.hip is not None or torch.cuda.get_device_properties(device).major >= 8
 
 
 def _check_triton(op: str, x: Tensor) -> None:
@@ -54,6 +66,12 @@ def _check_triton(op: str, x: Tensor) -> None:
         raise ValueError(
             f'{op}: `backend="triton"` needs tensors on a CUDA or ROCm device, got {x.device}; '
             'move them, or use backend="torch"'
+        )
+    if x.is_cuda and not _is_recent(x.device):
+        properties = torch.cuda.get_device_properties(x.device)
+        raise ValueError(
+            f'{op}: `backend="triton"` needs a GPU of compute capability 8.0 or newer, '
+            f'got {properties.major}.{properties.minor}; use backend="torch"'
         )
     if x.dtype not in _TRITON_DTYPES:
         raise TypeError(

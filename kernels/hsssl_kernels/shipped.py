@@ -36,16 +36,17 @@ class Shipped(NamedTuple):
 def shipped(architecture: str) -> Iterator[Shipped]:
     """Yield every launch of the table for an architecture, and every row kernel narrow and wide."""
     yield from patch_embed_launches(architecture)
+    yield from express_launches(architecture)
     for (name, arch, size), entries in TABLE.items():
         if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
-                # the widest class is of any D to 1024, in chunks; a D that no power of two divides
-                # takes other loads, so one is compiled beside each
-                for columns in (min(largest, 512), min(largest, 512) - 12):
+                # a D that no power of two divides takes other loads, so one is compiled beside each;
+                # self-pairs, which cost most, are left out of the even ones
+                for columns, exclude in ((largest, True), (largest - 12, False)):
                     for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
                         if columns % 16 == 0 or dtype != torch.float16:
                             for unit in (True, False):
-                                yield lse_launch(name, dtype, columns, tile, unit)
+                                yield lse_launch(name, dtype, columns, tile, unit, exclude)
     for columns in (128, 1024):
         yield from _row_launches(columns)
     yield from _unmixing_launches()
@@ -59,8 +60,10 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         yield _view_launch(bands, patch_size, raw, written, full)
 
 
-def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool) -> Shipped:
-    """Return one launch of "lse_fwd" or "lse_bwd" with self-pairs left out, the costliest form."""
+def lse_launch(
+    name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, exclude_self: bool
+) -> Shipped:
+    """Return one launch of "lse_fwd" or "lse_bwd"."""
     from hsssl_kernels.lse import kernel
 
     value = f"*{_NAMES[dtype]}"
@@ -69,12 +72,13 @@ def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bo
     signature |= dict.fromkeys(("top_ptr", "total_ptr", "x_lse_ptr", "x_weight_ptr", "y_lse_ptr"), "*fp32")
     signature |= dict.fromkeys(("y_weight_ptr", "out_ptr"), "*fp32")
     constants = {"D": columns, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
-    constants |= {"UNIT": unit, "EXCLUDE_SELF": True}
+    constants |= {"UNIT": unit, "EXCLUDE_SELF": exclude_self}
     function = kernel._lse_fwd_kernel
     if name == "lse_bwd":
         function = kernel._lse_bwd_kernel
         constants |= {"BLOCK_O": tile.block_o, "LIFT": 14 if dtype == torch.float16 else 0}
     label = f"{name} D={columns} {_NAMES[dtype]} {'unit' if unit else 'raw'} {tuple(tile)}"
+    label += " without self" if exclude_self else ""
     return Shipped(label, _NAMES[dtype], function, signature, constants, tile.options(), True)
 
 
@@ -117,6 +121,37 @@ def _patch_embed_launch(
     names = [name for name in function.arg_names if name not in constants]
     signature = {name: own.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names}
     label = f"{name} D={columns} p={patch} {raw} {dtype} {how}{' masked' if masked else ''} {tuple(tile)}"
+    return Shipped(label, dtype, function, signature, constants, tile.options(), True)
+
+
+def express_launches(architecture: str) -> Iterator[Shipped]:
+    """Yield launches of self-expression: forward and backward by rows and by columns, and the top sweep."""
+    for (name, arch, size), entries in TABLE.items():
+        if arch == architecture and name.startswith("express"):
+            for largest, tile in entries:
+                for dtype in ("fp32",) if size == 4 else ("bf16", "fp16"):
+                    # what no power of two divides takes other loads
+                    columns = min(largest, 512) - (12 if dtype == "fp16" else 0)
+                    for by_row in (True, False)[: 1 if name == "express_top" else 2]:
+                        yield _express_launch(name, dtype, columns, tile, by_row)
+
+
+def _express_launch(name: str, dtype: str, columns: int, tile: Tile, by_row: bool) -> Shipped:
+    from hsssl_kernels.self_expression import kernel, top_kernel
+
+    constants: dict[str, Any] = {"D": columns, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+    constants |= {"BLOCK_D": tile.block_d}
+    if name == "express_top":
+        function = top_kernel._top_kernel
+        constants |= {"BLOCK_K": 64}
+    else:
+        function = kernel._express_fwd_kernel if name == "express_fwd" else kernel._express_bwd_kernel
+        constants |= {"F": columns, "BLOCK_O": tile.block_o, "BY_ROW": by_row}
+    own = dict.fromkeys(("own_ptr", "column_ptr"), "*i64")
+    own |= dict.fromkeys(("a_ptr", "b_ptr", "u_ptr", "v_ptr"), f"*{dtype}")
+    names = [name for name in function.arg_names if name not in constants]
+    signature = {name: own.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names}
+    label = f"{name} D={columns} {dtype} {'rows' if by_row else 'columns'} {tuple(tile)}"
     return Shipped(label, dtype, function, signature, constants, tile.options(), True)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from hsssl_kernels import table
 from hsssl_kernels.launch import architecture
 from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.self_expression.tuning import express_calls, express_candidates
 from hsssl_kernels.spectral_patch_embed.tuning import patch_embed_calls, patch_embed_candidates
 from hsssl_kernels.tile import Tile
 
@@ -93,6 +94,8 @@ def tune_entry(key: tuple[str, str, int], i: int, rows: int) -> list[tuple[float
 def _calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) -> Callable[[str], Tensor]:
     if kernel.startswith("patch_embed"):
         return patch_embed_calls(kernel, rows, columns, dtype)
+    if kernel.startswith("express"):
+        return express_calls(kernel, rows, columns, dtype)
     g = torch.Generator().manual_seed(0)
     z = torch.nn.functional.normalize(torch.randn(rows, columns, generator=g)).to("cuda", dtype)
     t = torch.tensor(_TEMPERATURE)
@@ -116,6 +119,9 @@ def candidates(kernel: str, columns: int, size: int) -> Iterator[Tile]:
     """Yield tiles to try for D = ``columns``."""
     if kernel.startswith("patch_embed"):
         yield from patch_embed_candidates(kernel, columns, size)
+        return
+    if kernel.startswith("express"):
+        yield from express_candidates(kernel, size)
         return
     whole = max(16, 1 << (columns - 1).bit_length())
     blocks = (64, 128) if size == 2 else (32, 64)

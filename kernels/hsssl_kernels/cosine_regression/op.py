@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import check_pair
 from hsssl_kernels.dispatch import Backend, choose_backend, register
+from hsssl_kernels.first_order import first_order
 from hsssl_kernels.rows.reference import unit_rows_reference
 
 __all__ = ["cosine_regression"]
@@ -67,7 +67,7 @@ class _CosineRegression(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
+    @first_order("cosine_regression")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         factor = -2 * gradients[0] / len(ctx.saved_tensors[0])
         return cosine_rows_grad(*ctx.saved_tensors, factor, ctx.backend), None, None

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from hsssl_kernels.first_order import first_order
 
 __all__ = ["cross_energy", "own_energy"]
 
@@ -42,7 +43,7 @@ class _CrossEnergy(torch.autograd.Function):
         return _square_sum(across)
 
     @staticmethod
-    @once_differentiable
+    @first_order("barlow_twins")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         factor = 2 * gradients[0]
         if ctx.by_rows:
@@ -63,11 +64,11 @@ class _OwnEnergy(torch.autograd.Function):
         return _square_sum(product)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    @first_order("vicreg")
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor]:
         a, product = ctx.saved_tensors
-        total: Tensor = (product @ a if ctx.by_rows else a @ product).mul_(4 * gradients[0])
-        return total
+        total = product @ a if ctx.by_rows else a @ product
+        return (total.mul_(4 * gradients[0]),)
 
 
 def _square_sum(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsssl_kernels.checks import check_pair, compute_dtype
+from hsssl_kernels.checks import check_number, check_pair, compute_dtype
 from hsssl_kernels.decorrelation.energy import cross_energy, own_energy
 
 __all__ = ["barlow_twins", "vicreg"]
@@ -129,5 +129,6 @@ def _check(op: str, z1: Tensor, z2: Tensor, **weights: float) -> None:
     if len(z1) < 2:
         raise ValueError(f"{op}: one pair has no spread over the batch, got B=1; bring a larger batch")
     for name, weight in weights.items():
+        check_number(op, name, weight)
         if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"{op}: `{name}` must be finite and not negative, got {weight}")
+            raise ValueError(f"{op}: `{name}` must be finite and not negative, got {weight}; 0 drops it")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hsssl_kernels.checks import check_pair, check_reduction, check_temperature
 from hsssl_kernels.dispatch import Backend, choose_backend
-from hsssl_kernels.distributed import check_even, mean_over_ranks, rank_and_world
+from hsssl_kernels.distributed import described, mean_over_ranks, rank_and_world, together
 from hsssl_kernels.info_nce.queue import QueueRows
 from hsssl_kernels.info_nce.towers import TowerOptions, TowerRows
 
@@ -40,7 +40,8 @@ def info_nce(
     query, key : Tensor, shape (n, D), float64, float32, float16 or bfloat16
         Row i of both is a pair. Any strides.
     temperature : float or Tensor of one element
-        t > 0; a tensor may require a gradient. Reading a tensor waits for the GPU once a call.
+        t > 0; a tensor may require a gradient, which for float32 takes one more sweep, in float64:
+        rows cancel in it. Reading a tensor waits for the GPU once a call.
     negatives : Tensor, shape (m, D), optional
         A queue; it may require a gradient, though MoCo's does not.
     symmetric : bool
@@ -79,17 +80,18 @@ def info_nce(
     >>> round(info_nce(z, z, temperature=1.0).item(), 4)  # log(e + 1) - 1
     0.3133
     """
-    check_pair("info_nce", "query", query, "key", key)
-    check_reduction("info_nce", reduction)
-    value = check_temperature("info_nce", temperature)
-    _, world = rank_and_world(gather_distributed)
-    _check_options(query, negatives, symmetric, reduction, gather_distributed, world)
-    chosen = choose_backend("info_nce", backend, query)
+    world = rank_and_world(gather_distributed)[1]
+
+    def check() -> tuple[Tensor, str]:
+        check_pair("info_nce", "query", query, "key", key)
+        check_reduction("info_nce", reduction)
+        _check_options(query, negatives, symmetric, reduction, gather_distributed, world)
+        return check_temperature("info_nce", temperature), choose_backend("info_nce", backend, query)
+
+    value, chosen = together("info_nce", world, check, lambda found: described(query, found[0]))
     if negatives is not None:
         rows: Tensor = QueueRows.apply(query, key, negatives, value, normalize, chosen)  # type: ignore[no-untyped-call]
     else:
-        if world > 1:
-            check_even("info_nce", query)
         even = reduction != "none" and torch.is_grad_enabled()
         options = TowerOptions(symmetric, normalize, even, world > 1, chosen)
         rows = TowerRows.apply(query, key, value, options)  # type: ignore[no-untyped-call]

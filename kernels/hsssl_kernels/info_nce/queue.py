@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import compute_dtype
-from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.first_order import first_order
+from hsssl_kernels.lse import expected_similarity, is_swept, lse, lse_grad, wide_rows
 from hsssl_kernels.rows import finish_rows, unit_rows
 
 __all__ = ["QueueRows"]
@@ -43,7 +43,7 @@ class QueueRows(torch.autograd.Function):
         return torch.logaddexp(behind, torch.zeros_like(behind)).to(wide)
 
     @staticmethod
-    @once_differentiable
+    @first_order("info_nce")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the tensors that came in."""
         query, key, negatives, temperature, value = ctx.saved_tensors[:5]
@@ -65,5 +65,21 @@ class QueueRows(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             dn, _ = finish_rows(queue_total, queue, columns[1], negatives, inverse, factor, 0, backend)
         if ctx.needs_input_grad[3]:
-            dt = (-along.sum(dtype=torch.float64) / value).to(temperature).reshape(temperature.shape)
+            if is_swept(query):
+                each = _rows_by_temperature(query, key, negatives, value, over_queue, normalize)
+                dt = (gradients[0] * each).sum() / value
+            else:  # every similarity is linear in its query
+                dt = -along.sum(dtype=torch.float64) / value
+            dt = dt.to(temperature).reshape(temperature.shape)
         return dq, dk, dn, dt, None, None
+
+
+def _rows_by_temperature(
+    query: Tensor, key: Tensor, negatives: Tensor, value: Tensor, over_queue: Tensor, normalize: bool
+) -> Tensor:
+    """Return t times the derivative of every row's loss by t (n,), float64."""
+    q, k, queue = (wide_rows(x, normalize) for x in (query, key, negatives))
+    expected, log, _ = expected_similarity(q, queue, value, over_queue, q.new_empty(0), -1)
+    positive = (q * k).sum(1) / value
+    rows: Tensor = (log - positive).sigmoid() * (positive - expected)
+    return rows

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.distributed import gather, rank_and_world
-from hsssl_kernels.lse import lse, lse_grad, lse_with_grad
+from hsssl_kernels.first_order import first_order
+from hsssl_kernels.lse import expected_similarity, is_swept, lse, lse_grad, lse_with_grad, wide_rows
 from hsssl_kernels.rows import finish_rows, unit_rows
 
 __all__ = ["TowerOptions", "TowerRows"]
@@ -58,7 +58,7 @@ class TowerRows(torch.autograd.Function):
         return (total - positive).to(wide)
 
     @staticmethod
-    @once_differentiable
+    @first_order("info_nce")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the tensors that came in."""
         query, key, temperature, value, q, k, q_inverse, k_inverse = ctx.saved_tensors[:8]
@@ -76,9 +76,16 @@ class TowerRows(torch.autograd.Function):
             weight = torch.zeros_like(weight)
         dq, along = finish_rows(q_total, k, weight, query, q_inverse, factor, 0, backend)
         dk, _ = finish_rows(k_total, q, weight, key, k_inverse, factor, 0, backend)
-        # every similarity is linear in its query
-        dt = (-along.sum(dtype=torch.float64) / value).to(temperature).reshape(temperature.shape)
-        return dq, dk, dt if ctx.needs_input_grad[2] else None, None
+        dt = None
+        if ctx.needs_input_grad[2]:
+            if is_swept(query):
+                over_keys, over_queries = ctx.saved_tensors[10:12]
+                rows = _rows_by_temperature(query, key, value, over_keys, over_queries, ctx.options)
+                dt = (gradients[0] * rows).sum() / value
+            else:  # every similarity is linear in its query
+                dt = -along.sum(dtype=torch.float64) / value
+            dt = dt.to(temperature).reshape(temperature.shape)
+        return dq, dk, dt, None
 
 
 def _totals(saved: tuple[Tensor, ...], weight: Tensor, options: TowerOptions) -> tuple[Tensor, Tensor]:
@@ -100,6 +107,25 @@ def _totals(saved: tuple[Tensor, ...], weight: Tensor, options: TowerOptions) ->
     q_total, _ = lse_grad(q, all_k, value, *q_side, *all_k_side, -1, False, normalize, backend)
     k_total, _ = lse_grad(k, all_q, value, *k_side, *all_q_side, -1, False, normalize, backend)
     return q_total, k_total
+
+
+def _rows_by_temperature(
+    query: Tensor, key: Tensor, value: Tensor, over_keys: Tensor, over_queries: Tensor, options: TowerOptions
+) -> Tensor:
+    """Return t times the derivative of every row's loss by t (n,), float64."""
+    q, k = (wide_rows(x, options.normalize) for x in (query, key))
+    positive = (q * k).sum(1) / value
+    none = q.new_empty(0)
+    if not options.gathering:
+        by_keys, _, by_queries = expected_similarity(q, k, value, over_keys, over_queries, -1)
+    else:
+        all_q, all_k = (wide_rows(gather(x), options.normalize) for x in (query, key))
+        by_keys, _, by_queries = expected_similarity(q, all_k, value, over_keys, none, -1)
+        if options.symmetric:
+            by_queries, _, _ = expected_similarity(k, all_q, value, over_queries, none, -1)
+    expected = (by_keys + by_queries) / 2 if options.symmetric else by_keys
+    rows: Tensor = positive - expected
+    return rows
 
 
 def _pairs_inside(options: TowerOptions) -> bool:

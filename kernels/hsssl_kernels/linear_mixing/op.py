@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import check_pair, check_reduction, check_rows, compute_dtype
 from hsssl_kernels.dispatch import MAX_COLUMNS, Backend, choose_backend, register
+from hsssl_kernels.first_order import first_order
 from hsssl_kernels.linear_mixing import blocked
 
 __all__ = ["linear_mixing"]
@@ -112,7 +112,7 @@ class _LinearMixing(torch.autograd.Function):
         return rows
 
     @staticmethod
-    @once_differentiable
+    @first_order("linear_mixing")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         a, e, x, rows, x_inverse, r_inverse = ctx.saved_tensors
         alpha, beta = _slopes(gradients[0], rows, x_inverse, r_inverse, x.shape[1], ctx.loss)

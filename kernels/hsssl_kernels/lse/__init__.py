@@ -1,5 +1,14 @@
 """Log-sum-exp of a similarity matrix that is never stored, and its gradient."""
 
 from hsssl_kernels.lse.op import lse, lse_grad, lse_with_grad, self_lse_with_grad
+from hsssl_kernels.lse.temperature import expected_similarity, is_swept, wide_rows
 
-__all__ = ["lse", "lse_grad", "lse_with_grad", "self_lse_with_grad"]
+__all__ = [
+    "expected_similarity",
+    "is_swept",
+    "lse",
+    "lse_grad",
+    "lse_with_grad",
+    "self_lse_with_grad",
+    "wide_rows",
+]

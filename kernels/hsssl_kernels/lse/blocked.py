@@ -8,12 +8,11 @@ similarities and 2 n^2 D for the gradient, against 6 n^2 D with the matrix store
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype
+from hsssl_kernels.lse.tiles import drop_self, same, similarity, tiles
 
 __all__ = [
     "fits_at_once",
@@ -46,7 +45,7 @@ def lse_blocked(x: Tensor, y: Tensor, scale: float, self_offset: int, columns: b
     columns : bool
         Whether the sums over columns are wanted too.
     """
-    triangle = not columns and self_offset == 0 and _same(x, y)
+    triangle = not columns and self_offset == 0 and same(x, y)
     x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
     safe = _is_safe(x, y, scale)
     gone = 0.0 if safe else float("-inf")
@@ -54,11 +53,11 @@ def lse_blocked(x: Tensor, y: Tensor, scale: float, self_offset: int, columns: b
     over_rows = x.new_full((len(x),), gone, dtype=kept)
     over_columns = over_rows if triangle else x.new_full((len(y) if columns else 0,), gone, dtype=kept)
     scaled, scratch = x * scale, _scratch(x, y)
-    for rows, cols in _tiles(len(x), len(y), triangle):
-        tile = _similarity(scaled[rows], y[cols], scratch)  # (r, c)
+    for rows, cols in tiles(len(x), len(y), triangle, _TILE):
+        tile = similarity(scaled[rows], y[cols], scratch)  # (r, c)
         if safe:
             tile.exp_()
-        _drop_self(tile, rows.start, cols.start, self_offset, gone)
+        drop_self(tile, rows.start, cols.start, self_offset, gone)
         _add(over_rows[rows], tile, 1, safe)
         if columns or (triangle and rows != cols):
             _add(over_columns[cols], tile, 0, safe)
@@ -85,7 +84,7 @@ def lse_grad_blocked(
     ``pair_offset`` p >= 0 the positives are taken off inside: ``W_ij`` less ``a_i + b_j`` where
     |i - j| = p. A share of nearly 1 then loses no digits to the sum over a row.
     """
-    symmetric = _same(x, y) and _same(x_side[0], y_side[0]) and _same(x_side[1], y_side[1])
+    symmetric = same(x, y) and same(x_side[0], y_side[0]) and same(x_side[1], y_side[1])
     triangle = not both and self_offset == 0 and symmetric
     x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
     safe = _is_safe(x, y, scale)
@@ -94,15 +93,15 @@ def lse_grad_blocked(
     dx = torch.zeros_like(x)
     dy = dx if triangle else x.new_zeros(len(y) if both else 0, x.shape[1])
     scaled, scratch, spare = x * scale, _scratch(x, y), _scratch(x, y)
-    for rows, cols in _tiles(len(x), len(y), triangle):
-        tile = _similarity(scaled[rows], y[cols], scratch)  # (r, c)
+    for rows, cols in tiles(len(x), len(y), triangle, _TILE):
+        tile = similarity(scaled[rows], y[cols], scratch)  # (r, c)
         other = spare[: tile.numel()].view_as(tile)
         if safe:
             tile.exp_().mul_(torch.add(u[rows, None], v[cols], out=other))
         else:
             torch.sub(tile, c[cols], out=other).exp_().mul_(v[cols])
             tile.sub_(r[rows, None]).exp_().mul_(u[rows, None]).add_(other)
-        _drop_self(tile, rows.start, cols.start, self_offset, 0.0)
+        drop_self(tile, rows.start, cols.start, self_offset, 0.0)
         _drop_pairs(tile, rows, cols, pair_offset, x_side[1], y_side[1])
         dx[rows].addmm_(tile, y[cols])
         if both or (triangle and rows != cols):
@@ -123,12 +122,16 @@ def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, T
     dx, dy, scratch = torch.empty_like(x), torch.zeros_like(y), x.new_empty(height * len(y))
     for first in range(0, len(x), height):
         rows = slice(first, first + height)
-        stripe = _similarity(x[rows] * scale, y, scratch)  # (r, m)
+        stripe = similarity(x[rows] * scale, y, scratch)  # (r, m)
         top = torch.zeros_like(stripe[:, :1]) if safe else stripe.amax(1, keepdim=True)
         share = (stripe if safe else stripe.sub_(top)).exp_()
-        total = share.sum(1, keepdim=True)
+        # P_ii - 1 is minus the sum of the others, in which nothing cancels
+        positive = share.diagonal(first).clone()
+        share.diagonal(first).zero_()
+        others = share.sum(1)
+        share.diagonal(first).copy_(others).neg_()
+        total = (others + positive).unsqueeze(1)
         log[rows] = (total.to(log.dtype).log() + top).squeeze(1)
-        share.diagonal(first).sub_(total.squeeze(1))
         torch.mm(share, y, out=dx[rows]).div_(total)
         dy.addmm_(share.T, x[rows] / total)
     return log, dx, dy
@@ -152,34 +155,23 @@ def self_lse_with_grad_blocked(x: Tensor, scale: float) -> tuple[Tensor, Tensor]
     # every row divides by the sum it has itself: where one key takes all, its share is 1 to the last bit
     top = torch.zeros_like(s[:, :1]) if _is_safe(x, x, scale) else s.amax(1, keepdim=True)
     share = s.sub_(top).exp_()
-    total = share.sum(1, keepdim=True)
+    # P - 1 of a positive is minus the sum of the others, in which nothing cancels
+    half = len(x) // 2
+    pairs = [share.diagonal(half), share.diagonal(-half)]
+    positive = torch.cat(pairs)
+    for pair in pairs:
+        pair.zero_()
+    others = share.sum(1)
+    for pair, rest in zip(pairs, (others[:half], others[half:]), strict=True):
+        torch.neg(rest, out=pair)
+    total = (others + positive).unsqueeze(1)
     log = (total.to(log_dtype(x)).log() + top).squeeze(1)
     share /= total
-    share = share + share.T
-    half = len(x) // 2
-    for diagonal in (half, -half):  # the positives, here and not from the sum: shares of nearly 1 cancel
-        share.diagonal(diagonal).sub_(2.0)
-    return log, share @ x
-
-
-def _tiles(n: int, m: int, triangle: bool) -> Iterator[tuple[slice, slice]]:
-    for i in range(0, n, _TILE):
-        for j in range(i if triangle else 0, m, _TILE):
-            yield slice(i, min(i + _TILE, n)), slice(j, min(j + _TILE, m))
+    return log, (share + share.T) @ x
 
 
 def _scratch(x: Tensor, y: Tensor) -> Tensor:
     return x.new_empty(min(_TILE, len(x)) * min(_TILE, len(y)))
-
-
-def _similarity(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
-    return torch.mm(x, y.T, out=scratch[: len(x) * len(y)].view(len(x), len(y)))
-
-
-def _drop_self(tile: Tensor, row: int, column: int, self_offset: int, value: float) -> None:
-    diagonal = row + self_offset - column
-    if self_offset >= 0 and -tile.shape[0] < diagonal < tile.shape[1]:
-        tile.diagonal(diagonal).fill_(value)
 
 
 def _drop_pairs(
@@ -201,10 +193,6 @@ def _add(total: Tensor, tile: Tensor, dim: int, safe: bool) -> None:
         top = tile.amax(dim, keepdim=True).clamp_(min=torch.finfo(tile.dtype).min)  # all may be left out
         found = (tile - top).exp_().sum(dim).to(total.dtype).log() + top.squeeze(dim)
         torch.logaddexp(total, found, out=total)
-
-
-def _same(x: Tensor, y: Tensor) -> bool:
-    return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
 
 
 def _split(log: Tensor, weight: Tensor, dtype: torch.dtype, safe: bool) -> tuple[Tensor, Tensor]:

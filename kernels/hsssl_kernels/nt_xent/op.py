@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import check_pair, check_temperature, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend
-from hsssl_kernels.distributed import check_even, gather, mean_over_ranks, rank_and_world
-from hsssl_kernels.lse import lse, lse_grad, self_lse_with_grad
+from hsssl_kernels.distributed import described, gather, mean_over_ranks, rank_and_world, together
+from hsssl_kernels.first_order import first_order
+from hsssl_kernels.lse import expected_similarity, is_swept, lse, lse_grad, self_lse_with_grad, wide_rows
 from hsssl_kernels.lse.blocked import fits_at_once
 from hsssl_kernels.rows import finish_rows, unit_rows
 
@@ -39,7 +39,8 @@ def nt_xent(
     z1, z2 : Tensor, shape (B, D), float64, float32, float16 or bfloat16
         Embeddings of the two views; row i of both is a pair. Any strides.
     temperature : float or Tensor of one element
-        t > 0; a tensor may require a gradient. Reading a tensor waits for the GPU once a call.
+        t > 0; a tensor may require a gradient, which for float32 takes one more sweep, in float64:
+        rows cancel in it. Reading a tensor waits for the GPU once a call.
     normalize : bool
         Divide every row by its norm; False takes the rows as they are.
     gather_distributed : bool
@@ -71,14 +72,16 @@ def nt_xent(
     >>> round(nt_xent(z, z, temperature=1.0).item(), 4)  # log(e + 2) - 1
     0.5514
     """
-    check_pair("nt_xent", "z1", z1, "z2", z2)
-    value = check_temperature("nt_xent", temperature)
-    chosen = choose_backend("nt_xent", backend, z1)
-    gathering = rank_and_world(gather_distributed)[1] > 1
-    if gathering:
-        check_even("nt_xent", z1)
-    elif len(z1) == 1:
-        raise ValueError("nt_xent: one pair has nothing to contrast with, got B=1; bring a larger batch")
+    world = rank_and_world(gather_distributed)[1]
+
+    def check() -> tuple[Tensor, str]:
+        check_pair("nt_xent", "z1", z1, "z2", z2)
+        if len(z1) * world == 1:
+            raise ValueError("nt_xent: one pair has nothing to contrast with, got B=1; bring a larger batch")
+        return check_temperature("nt_xent", temperature), choose_backend("nt_xent", backend, z1)
+
+    value, chosen = together("nt_xent", world, check, lambda found: described(z1, found[0]))
+    gathering = world > 1
     loss: Tensor = _NTXent.apply(
         torch.cat([z1, z2]), value, normalize, gathering, chosen, torch.is_grad_enabled()
     )  # type: ignore[no-untyped-call]
@@ -118,7 +121,7 @@ class _NTXent(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
+    @first_order("nt_xent")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z, unit, inverse, everyone, over_rows, temperature, value, total = ctx.saved_tensors
         offset, normalize, gathering, backend = ctx.options
@@ -132,6 +135,24 @@ class _NTXent(torch.autograd.Function):
         factor = gradients[0] / (len(z) * value)
         partners = 2 * ones if pairs < 0 else torch.zeros_like(ones)
         dz, along = finish_rows(total, unit, partners, z, inverse, factor, len(z) // 2, backend)
-        # every similarity is bilinear in z, hence the half
-        dt = (-0.5 * along.sum(dtype=torch.float64) / value).to(temperature).reshape(temperature.shape)
-        return dz, dt if ctx.needs_input_grad[1] else None, None, None, None, None
+        dt = None
+        if ctx.needs_input_grad[1]:
+            if is_swept(z):
+                rows = _rows_by_temperature(z, value, over_rows, ctx.options)
+                dt = rows.mean() * gradients[0] / value
+            else:  # every similarity is bilinear in z, hence the half
+                dt = -0.5 * along.sum(dtype=torch.float64) / value
+            dt = dt.to(temperature).reshape(temperature.shape)
+        return dz, dt, None, None, None, None
+
+
+def _rows_by_temperature(
+    z: Tensor, value: Tensor, over_rows: Tensor, options: tuple[int, bool, bool, str]
+) -> Tensor:
+    """Return t times the derivative of every row's loss by t (n,), float64."""
+    offset, normalize, gathering, _ = options
+    wide = wide_rows(z, normalize)
+    everyone = wide_rows(gather(z), normalize) if gathering else wide
+    expected, _, _ = expected_similarity(wide, everyone, value, over_rows, wide.new_empty(0), offset)
+    rows: Tensor = (wide * wide.roll(len(z) // 2, 0)).sum(1) / value - expected
+    return rows

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_rows
+from hsssl_kernels.checks import check_number, check_rows
 from hsssl_kernels.dispatch import Backend, choose_backend, register
-from hsssl_kernels.distributed import check_even, gather, rank_and_world
+from hsssl_kernels.distributed import gather, rank_and_world, together
 from hsssl_kernels.sinkhorn.blocked import finish_blocked, next_columns_blocked, sinkhorn_blocked
 
 __all__ = ["sinkhorn"]
@@ -64,16 +64,16 @@ def sinkhorn(
     >>> sinkhorn(torch.tensor([[1.0, 0.9], [0.8, 0.1]]), epsilon=0.5, iterations=50).sum(0).round()
     tensor([1., 1.])
     """
-    check_rows("sinkhorn", "scores", scores)
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f"sinkhorn: `epsilon` must be finite and above 0, got {epsilon}; try 0.05")
-    if isinstance(iterations, bool) or int(iterations) != iterations or iterations < 1:
-        raise ValueError(f"sinkhorn: `iterations` must be a whole number from 1, got {iterations}; try 3")
-    chosen = choose_backend("sinkhorn", backend, scores)
-    _, world = rank_and_world(gather_distributed)
-    if world > 1:
-        check_even("sinkhorn", scores)
-    elif chosen == "torch":
+    world = rank_and_world(gather_distributed)[1]
+
+    def check() -> str:
+        check_rows("sinkhorn", "scores", scores)
+        _check_settings(epsilon, iterations)
+        return choose_backend("sinkhorn", backend, scores)
+
+    settings = f"epsilon {epsilon}, {iterations} iterations"
+    chosen = together("sinkhorn", world, check, lambda _: f"{tuple(scores.shape)} {scores.dtype}, {settings}")
+    if world == 1 and chosen == "torch":
         result: Tensor = _whole(scores, epsilon, iterations)
         return result
     columns = scores.new_empty(0, dtype=_wide(scores))
@@ -83,6 +83,19 @@ def sinkhorn(
             columns = gather(columns.unsqueeze(0)).logsumexp(0)
     assignments: Tensor = _finish(scores, columns, epsilon, chosen)
     return assignments
+
+
+def _check_settings(epsilon: float, iterations: int) -> None:
+    check_number("sinkhorn", "epsilon", epsilon)
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f"sinkhorn: `epsilon` must be finite and above 0, got {epsilon}; try 0.05")
+    if isinstance(iterations, bool) or not isinstance(iterations, int):
+        raise TypeError(
+            f"sinkhorn: `iterations` must be a whole number, got {iterations!r} "
+            f"of type {type(iterations).__name__}; pass an int"
+        )
+    if iterations < 1:
+        raise ValueError(f"sinkhorn: `iterations` must be at least 1, got {iterations}; try 3")
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import check_pair, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
+from hsssl_kernels.first_order import first_order
 from hsssl_kernels.rows.reference import unit_rows_reference
 from hsssl_kernels.spectral_angle.reference import angle_between
 
@@ -145,7 +145,7 @@ class _AngleRows(torch.autograd.Function):
         return angle
 
     @staticmethod
-    @once_differentiable
+    @first_order("spectral_angle")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, y, angle, x_inverse, y_inverse = ctx.saved_tensors
         weight = _weight(gradients[0], angle)
@@ -163,7 +163,7 @@ class _AllAngles(torch.autograd.Function):
         return angle
 
     @staticmethod
-    @once_differentiable
+    @first_order("spectral_angle")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, y, angle = ctx.saved_tensors
         weight = _weight(gradients[0], angle)

@@ -1,93 +1,153 @@
-"""Normalised values of tokens side by side, in plain torch: of whole samples, or of single tokens."""
+"""Normalised values of tokens side by side, in plain torch: of whole samples, or of single tokens.
+
+Both kinds are gathered by functions that keep their memory from call to call: fresh memory costs more than
+what is written to it.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsssl_kernels.spectral_patch_embed.reference import cut_windows
 from hsssl_kernels.spectral_patch_embed.work import Work
 
-__all__ = ["gather_samples", "gather_tokens", "in_one_piece"]
-
-# Values of a sample up to which all of its tokens are gathered through one list of positions, four times as
-# fast as a permuted copy; beyond that the list itself leaves the cache.
-_LISTED = 2**16
+__all__ = ["sample_gatherer", "token_gatherer"]
 
 
-def in_one_piece(work: Work) -> Work:
-    """Return the work with x without gaps in memory, so that positions in it can be counted."""
-    x = work.x
+def sample_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[int, int], Tensor]:
+    """Return ``gather(first, last)``: all tokens (n, G, S, K) of up to ``most`` samples.
+
+    Where bands come first, values are taken one by one through a list of positions in a group; where they
+    come last, a group's bands at a pixel lie side by side and are taken at once. What a call returns
+    is overwritten by the next.
+    """
+    patch, group, groups, high, across = work.patch, work.group, work.groups, work.high, work.wide
+    device = work.x.device
+    first_bands = work.centres is None and work.x.permute(0, 3, 1, 2).is_contiguous()
+    as_it_is = work.centres is None and (first_bands or work.x.is_contiguous()) and work.x.dtype == wide
+    as_it_is = as_it_is and work.mean is None and work.scale is None and work.bands % group == 0
+    image = (groups * group, high * patch, across * patch)
+    image = image if first_bands else (*image[1:], image[0])
+    memory = torch.zeros(0 if as_it_is else most, *image, dtype=wide, device=device)
+    side = (-1, 1, 1) if first_bands else (-1,)
+    mean, scale = (None if v is None else v.to(wide).view(side) for v in (work.mean, work.scale))
+    tokens = torch.empty(most, groups, work.space, work.values, dtype=wide, device=device)
+    if first_bands:
+        order = _order((group, high, patch, across, patch), (1, 3, 2, 4, 0), device)
+    else:
+        order = _order((high, patch, across, patch, groups), (4, 0, 2, 1, 3), device)
+    rows, run = (groups, 1) if first_bands else (1, group)
+
+    def gather(first: int, last: int) -> Tensor:
+        n = last - first
+        x = _samples(work, first, last)  # (n, H, W, C)
+        x = x.permute(0, 3, 1, 2) if first_bands else x
+        if not as_it_is:
+            inside = memory[:n].narrow(1 if first_bands else 3, 0, work.bands)
+            inside.copy_(x)
+            if mean is not None:
+                inside -= mean
+            if scale is not None:
+                inside *= scale
+            x = memory[:n]
+        shape = (n * rows, len(order)) if run == 1 else (n * rows, len(order), run)
+        torch.index_select(x.reshape(shape), 1, order, out=tokens[:n].view(shape))
+        return tokens[:n]
+
+    return gather
+
+
+def token_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return ``gather(sample, token)``: up to ``most`` tokens (m, K), each from its sample.
+
+    A group's bands at a pixel are taken at once where they always lie side by side. What a call returns is
+    overwritten by the next.
+    """
+    x, device = work.x, work.x.device
     bands_first = x.ndim == 4 and x.permute(0, 3, 1, 2).is_contiguous()
-    return work if bands_first else work._replace(x=x.contiguous())
+    x = x if bands_first else x.contiguous()  # positions in it can then be counted
+    flat = (x.permute(0, 3, 1, 2) if bands_first else x).reshape(-1)
+    flat = (
+        flat.view(torch.int16) if flat.dtype == torch.uint16 else flat
+    )  # torch indexes no uint16, but its bits
+    missing = -work.bands % work.group
+    run = work.group if x.stride(-1) == 1 and not missing else 1
+    flat = flat.view(-1, run) if run > 1 else flat
+    positions = _positions(work, [step // run for step in x.stride()], run, len(flat))
+    groups = torch.arange(work.groups, device=device).repeat_interleave(work.space)
+    mean, scale = (None if v is None else _by_value(work, v.to(wide)) for v in (work.mean, work.scale))
+    tokens, side = torch.empty(2, most, work.values, dtype=wide, device=device)
+
+    def gather(sample: Tensor, token: Tensor) -> Tensor:
+        m, of_group = len(token), groups.index_select(0, token)
+        u: Tensor = tokens[:m]
+        u.copy_(flat.index_select(0, positions(sample, token)).view(x.dtype).view(m, work.values))
+        for table, apply in ((mean, u.sub_), (scale, u.mul_)):
+            if table is not None:
+                apply(torch.index_select(table, 0, of_group, out=side[:m]))
+        if missing:
+            short = (of_group == work.groups - 1).nonzero().squeeze(1)
+            u.view(m, -1, work.group)[short, :, work.group - missing :] = 0
+        return u
+
+    return gather
 
 
-def gather_samples(work: Work, first: int, last: int, wide: torch.dtype) -> Tensor:
-    """Return all tokens (n, G, S, K) of samples ``first`` ... ``last`` - 1."""
+def _positions(work: Work, strides: list[int], run: int, count: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return ``positions(sample, token)``: where the runs of values of tokens lie, one list for all (m r,).
+
+    Lists for the tokens of one sample are made here, so that calls only look up and add. ``strides`` are
+    those of x in runs, of which there are ``count``.
+    """
+    device, patch, space = work.x.device, work.patch, work.space
+    whole = torch.int32 if count < 2**31 else torch.int64
+    side = torch.arange(work.high * patch, device=device), torch.arange(work.wide * patch, device=device)
+    down, right = strides[1:3] if work.centres is None else (work.window, 1)
+    image = (side[0] * down).unsqueeze(1) + side[1] * right  # (H, W)
+    image = (
+        image.view(work.high, patch, work.wide, patch).transpose(1, 2).reshape(space, -1)
+    )  # (S, patch patch)
+    bands = torch.arange(work.groups * (work.group // run), device=device).clamp(max=work.bands - 1)
+    bands = (bands * (1 if run > 1 else strides[-1])).view(work.groups, -1).to(whole)  # (G, group / run)
     if work.centres is None:
-        x = work.x[first:last]
-    else:
-        x = cut_windows(work.x, work.centres[first:last], work.window)
-    x = x.to(wide, copy=work.mean is not None or work.scale is not None)  # (n, H, W, C)
-    if work.mean is not None:
-        x -= work.mean.to(wide)
-    if work.scale is not None:
-        x *= work.scale.to(wide)
-    patch, group, groups = work.patch, work.group, work.groups
-    sizes = (work.high, patch, work.wide, patch)
-    shape = (len(x), groups, work.space, work.values)
-    if x.permute(0, 3, 1, 2).is_contiguous():
-        x = x.permute(0, 3, 1, 2)
-        x = F.pad(x, (0, 0, 0, 0, 0, -work.bands % group)) if work.bands % group else x
-        order = _order((group, *sizes), (1, 3, 2, 4, 0), x.device)
-        return x.reshape(-1, len(order)).index_select(1, order).view(shape)
-    x = F.pad(x, (0, -work.bands % group)) if work.bands % group else x  # it copies even by nothing
-    if x[0].numel() <= _LISTED:
-        order = _order((*sizes, groups, group), (4, 0, 2, 1, 3, 5), x.device)
-        return x.view(-1, len(order)).index_select(1, order).view(shape)
-    x = x.view(-1, *sizes, groups, group)
-    return x.permute(0, 5, 1, 3, 2, 4, 6).reshape(shape)
+        listed = bands.view(work.groups, 1, 1, -1) + image.to(whole).unsqueeze(2)
+        listed = listed.view(work.groups * space, -1)
+        offsets = (torch.arange(work.batch, device=device) * strides[0]).to(whole)
+        return lambda sample, token: listed.index_select(0, token).add_(offsets[sample].unsqueeze(1)).view(-1)
+    row, col = _mirrored(work, slice(None), *side)
+    pixels = ((row * strides[0]).unsqueeze(2) + (col * strides[1]).unsqueeze(1)).to(whole).view(-1)
+
+    def in_cube(sample: Tensor, token: Tensor) -> Tensor:
+        group = token // space
+        at = image.index_select(0, token - group * space) + (sample * work.window**2).unsqueeze(1)
+        at = pixels.index_select(0, at.view(-1)).view(len(token), -1, 1)
+        return (at + bands.index_select(0, group).unsqueeze(1)).view(-1)
+
+    return in_cube
 
 
-def gather_tokens(work: Work, sample: Tensor, token: Tensor, wide: torch.dtype) -> Tensor:
-    """Return tokens (m, K), each from its sample; x is in one piece."""
-    x = work.x
-    flat = (x.permute(0, 3, 1, 2) if x.ndim == 4 and not x.is_contiguous() else x).reshape(-1)
-    pixel, last = _pixels(work, sample, token % work.space), work.bands - 1
-    of_group = token // work.space
-    bands = torch.arange(work.groups * work.group, device=x.device).clamp(max=last).view(work.groups, -1)
-    at = pixel.unsqueeze(2) + (bands * x.stride(-1))[of_group].unsqueeze(1)  # (m, patch patch, group)
-    u = _take(flat, at.view(-1)).to(wide).view(len(token), work.values)
-    if work.mean is not None:
-        u -= _by_value(work, work.mean.to(wide))[of_group]
-    if work.scale is not None:
-        u *= _by_value(work, work.scale.to(wide))[of_group]
-    filled = work.bands % work.group
-    if filled:
-        short = (of_group == work.groups - 1).nonzero().squeeze(1)
-        u.view(-1, work.patch**2, work.group)[short, :, filled:] = 0
-    return u
-
-
-def _pixels(work: Work, sample: Tensor, place: Tensor) -> Tensor:
-    """Return where the pixels (m, patch patch) of tokens lie in x, as offsets of their first bands."""
-    x, patch = work.x, work.patch
-    reach = torch.arange(patch, device=x.device)
-    row = (place // work.wide * patch).unsqueeze(1) + reach  # (m, patch)
-    col = (place % work.wide * patch).unsqueeze(1) + reach
+def _samples(work: Work, first: int, last: int) -> Tensor:
+    """Return raw values (n, H, W, C) of samples ``first`` ... ``last`` - 1."""
     if work.centres is None:
-        row = sample.unsqueeze(1) * x.stride(0) + row * x.stride(1)
-        col = col * x.stride(2)
-    else:
-        corner = work.centres[sample] - (work.window - 1) // 2
-        row, col = (corner[:, :1] + row).abs(), (corner[:, 1:] + col).abs()
-        # mirrored at the border as in `cut_windows`
-        row = torch.minimum(row, 2 * (x.shape[0] - 1) - row) * x.stride(0)
-        col = torch.minimum(col, 2 * (x.shape[1] - 1) - col) * x.stride(1)
-    return (row.unsqueeze(2) + col.unsqueeze(1)).flatten(1)
+        return work.x[first:last]
+    cube, side = work.x.contiguous(), torch.arange(work.window, device=work.x.device)
+    row, col = _mirrored(work, slice(first, last), side, side)
+    pixel = row.unsqueeze(2) * cube.shape[1] + col.unsqueeze(1)  # (n, window, window)
+    bits = cube.view(torch.int16) if cube.dtype == torch.uint16 else cube
+    cut = bits.view(-1, work.bands).index_select(0, pixel.view(-1)).view(cube.dtype)
+    return cut.view(*pixel.shape, work.bands)
+
+
+def _mirrored(work: Work, sample: Tensor | slice, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows and columns in the cube, from those in the samples' windows; as `cut_windows` does."""
+    assert work.centres is not None
+    corner = work.centres[sample] - (work.window - 1) // 2
+    row, col = (corner[:, :1] + row).abs(), (corner[:, 1:] + col).abs()
+    rows, cols, _ = work.x.shape
+    return torch.minimum(row, 2 * (rows - 1) - row), torch.minimum(col, 2 * (cols - 1) - col)
 
 
 def _by_value(work: Work, by_band: Tensor) -> Tensor:
@@ -96,15 +156,6 @@ def _by_value(work: Work, by_band: Tensor) -> Tensor:
     return by_group.repeat(1, work.patch**2)
 
 
-def _take(flat: Tensor, at: Tensor) -> Tensor:
-    """Return flat[at]; torch is fastest at floats by one function and at integers by another."""
-    if flat.is_floating_point():
-        return flat.index_select(0, at)
-    signed = flat.view(torch.int16) if flat.dtype == torch.uint16 else flat
-    return signed.gather(0, at).view(flat.dtype)
-
-
-@cache
 def _order(sizes: tuple[int, ...], axes: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the positions of an array's values, in the order they have with its axes permuted."""
     count = 1

@@ -7,17 +7,23 @@ from torch import Tensor
 
 from hsssl_kernels.dispatch import register
 
-__all__ = ["group_visible"]
+__all__ = ["check_range", "group_visible"]
+
+
+def check_range(visible: Tensor, groups: int, space: int) -> None:
+    """Refuse numbers of tokens that there are not; on a GPU this waits for their values."""
+    if not visible.numel():
+        return
+    lowest, highest = (int(bound) for bound in visible.aminmax())
+    if lowest < 0 or highest >= groups * space:
+        raise ValueError(
+            f"spectral_patch_embed: `visible` must lie in 0 ... {groups * space - 1} for {groups} groups "
+            f"of {space} tokens, got {lowest} ... {highest}"
+        )
 
 
 def _group_visible(visible: Tensor, groups: int, space: int) -> tuple[Tensor, Tensor]:
-    if visible.numel():
-        lowest, highest = (int(bound) for bound in visible.aminmax())
-        if lowest < 0 or highest >= groups * space:
-            raise ValueError(
-                f"spectral_patch_embed: `visible` must lie in 0 ... {groups * space - 1} for {groups} groups "
-                f"of {space} tokens, got {lowest} ... {highest}"
-            )
+    check_range(visible, groups, space)
     # narrow keys sort ten times as fast
     group = (visible.flatten() // space).to(torch.int16 if groups <= 2**15 else torch.int64)
     group, order = torch.sort(group, stable=True)

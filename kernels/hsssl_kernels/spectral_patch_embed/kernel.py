@@ -157,7 +157,8 @@ def _embed_kernel(
     at = first + tl.arange(0, BLOCK_M)
     inside = at < stop
     slot, sample, row, col = _slots(order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED)
-    weight_ptr += g.to(tl.int64) * step
+    # a program past the last block of tokens finds no group: it must not read past the weights
+    weight_ptr += tl.minimum(g, groups - 1).to(tl.int64) * step
     out = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
     for k in range(0, K, BLOCK_K):
         u = _gather(

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend
+from hsssl_kernels.first_order import first_order
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.inputs import (
     check_geometry,
@@ -18,6 +18,7 @@ from hsssl_kernels.spectral_patch_embed.inputs import (
     check_visible,
 )
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
+from hsssl_kernels.spectral_patch_embed.table import side_table
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = ["spectral_patch_embed"]
@@ -121,32 +122,17 @@ def spectral_patch_embed(
     check_geometry(work)
     check_visible(work)
     check_sides(work, weight, bias, position, wavelengths_embedding, norm)
-    if visible is not None:
-        order, starts = group_visible(visible, work.groups, work.space)
-        work = work._replace(order=order, starts=starts)
     if torch.is_autocast_enabled(x.device.type):
         weight = weight.to(torch.get_autocast_dtype(x.device.type))
     chosen = choose_backend("spectral_patch_embed", backend, weight.mT)
-    table = _side_table(work, bias, position, wavelengths_embedding)
+    if visible is not None and (chosen == "triton" or weight.ndim == 3):
+        order, starts = group_visible(visible, work.groups, work.space)
+        work = work._replace(order=order, starts=starts)
+    table = side_table(work, bias, position, wavelengths_embedding)
     weight = weight if weight.ndim == 3 else weight.unsqueeze(0)
     affine = (None, None, 0.0) if norm is None else (norm[0], norm[1], float(norm[2]))
     tokens: Tensor = _PatchEmbed.apply(*work, weight, table, *affine, chosen)  # type: ignore[no-untyped-call]
     return tokens
-
-
-def _side_table(
-    work: Work, bias: Tensor | None, position: Tensor | None, wavelengths_embedding: Tensor | None
-) -> Tensor | None:
-    """Return what is added to the products: (1, D), (G, D) by group, or (G S, D) by token."""
-    by_group = None
-    for part in (bias, wavelengths_embedding):
-        if part is not None:
-            part = part if part.ndim == 2 else part.unsqueeze(0)
-            by_group = part if by_group is None else by_group + part
-    if position is None or by_group is None:
-        return by_group if position is None else position.repeat(work.groups, 1)
-    by_token = by_group.unsqueeze(1) + position  # (1 or G, S, D)
-    return by_token.expand(work.groups, -1, -1).flatten(0, 1)
 
 
 class _PatchEmbed(torch.autograd.Function):
@@ -163,7 +149,7 @@ class _PatchEmbed(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @first_order("spectral_patch_embed")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, weight, table, norm_weight, norm_bias, before, stats = ctx.saved_tensors
         work, gradient = Work(*tensors, *ctx.sizes), gradients[0]
@@ -173,10 +159,10 @@ class _PatchEmbed(torch.autograd.Function):
             gradient, by_norm_weight, by_norm_bias = _through_norm(
                 gradient, before, stats, norm_weight, norm_bias
             )
-        if wanted[10]:
-            by_weight = weight_grad(*work, gradient, len(weight) > 1, ctx.backend).to(weight.dtype)
-        if wanted[11]:
-            by_table = _table_grad(work, gradient, len(table)).to(table.dtype)
+        if wanted[10] or wanted[11]:
+            rows = len(table) if wanted[11] else 0
+            by_weight, by_table = weight_grad(*work, gradient, len(weight) > 1, rows, ctx.backend)
+            by_weight, by_table = by_weight.to(weight.dtype), by_table.to(table.dtype) if rows else None
         if wanted[0]:
             by_x = _input_grad(work, gradient, weight)
         return by_x, *[None] * 9, by_weight, by_table, by_norm_weight, by_norm_bias, None, None
@@ -201,19 +187,6 @@ def _through_norm(
     )
     by_tokens = by_tokens.view_as(gradient).to(gradient.dtype)
     return by_tokens, by_weight.to(weight.dtype), by_bias.to(bias.dtype)
-
-
-def _table_grad(work: Work, gradient: Tensor, rows: int) -> Tensor:
-    """Return the gradient by the table (rows, D) from that by the tokens (B, V, D)."""
-    wide, dim = compute_dtype(gradient), gradient.shape[2]
-    if work.visible is None:
-        by_token = gradient.flatten(1).sum(0, dtype=wide).view(-1, dim)
-        return by_token.view(rows, -1, dim).sum(1)
-    if rows == 1:
-        return gradient.sum((0, 1), dtype=wide).unsqueeze(0)
-    row = work.visible // (work.groups * work.space // rows)
-    by_table: Tensor = torch.ops.aten.embedding_dense_backward(gradient.to(wide), row, rows, -1, False)
-    return by_table
 
 
 def _input_grad(work: Work, gradient: Tensor, weight: Tensor) -> Tensor:

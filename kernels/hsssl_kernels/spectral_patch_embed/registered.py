@@ -8,6 +8,8 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import register
 from hsssl_kernels.spectral_patch_embed.blocked import embed_blocked, weight_grad_blocked
+from hsssl_kernels.spectral_patch_embed.grouping import check_range
+from hsssl_kernels.spectral_patch_embed.table import table_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = ["embed", "weight_grad"]
@@ -40,6 +42,8 @@ def _embed(
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     norm = None if norm_weight is None or norm_bias is None else (norm_weight, norm_bias, eps)
     _check_centres(work)
+    if visible is not None and order is None:
+        check_range(visible, work.groups, work.space)
     if backend == "torch":
         return embed_blocked(work, weight, table, norm, keep)
     from hsssl_kernels.spectral_patch_embed.kernel import launch_embed
@@ -89,15 +93,17 @@ def _weight_grad(
     window: int,
     gradient: Tensor,
     grouped: bool,
+    rows: int,
     backend: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     if backend == "torch":
-        return weight_grad_blocked(work, gradient, grouped)
+        return weight_grad_blocked(work, gradient, grouped, rows)
     from hsssl_kernels.spectral_patch_embed.kernel import launch_weight_grad
 
-    launched: Tensor = launch_weight_grad(work, gradient, grouped)
-    return launched
+    flat, token = gradient.flatten(0, 1), None if visible is None else visible.flatten()
+    by_table = table_grad(work, flat, token, rows) if rows else flat.new_empty(0, flat.shape[1])
+    return launch_weight_grad(work, gradient, grouped), by_table.to(compute_dtype(gradient))
 
 
 def _weight_grad_fake(
@@ -113,11 +119,13 @@ def _weight_grad_fake(
     window: int,
     gradient: Tensor,
     grouped: bool,
+    rows: int,
     backend: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     shape = (work.groups if grouped else 1, gradient.shape[2], work.values)
-    return gradient.new_empty(shape, dtype=compute_dtype(gradient))
+    wide = compute_dtype(gradient)
+    return gradient.new_empty(shape, dtype=wide), gradient.new_empty(rows, gradient.shape[2], dtype=wide)
 
 
 def _check_centres(work: Work) -> None:
@@ -141,9 +149,11 @@ embed = register(
     _embed_fake,
 )
 
-# weight_grad(...) -> gradient by the weight (1 or G, D, K), float32 or float64, from that by the tokens.
+# weight_grad(...) -> gradients by the weight (1 or G, D, K) and by the table (rows, D; none where rows is 0),
+# float32 or float64, from that by the tokens.
 weight_grad = register(
-    f"spectral_patch_embed_weight_grad({_WORK}, Tensor gradient, bool grouped, str backend) -> Tensor",
+    f"spectral_patch_embed_weight_grad({_WORK}, Tensor gradient, bool grouped, int rows, str backend)"
+    f" -> (Tensor, Tensor)",
     _weight_grad,
     _weight_grad_fake,
 )

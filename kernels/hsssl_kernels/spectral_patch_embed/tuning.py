@@ -32,7 +32,7 @@ def patch_embed_calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) 
         return tokens
 
     def backward(backend: str) -> Tensor:
-        total: Tensor = weight_grad(*work, gradient, False, backend)
+        total: Tensor = weight_grad(*work, gradient, False, 0, backend)[0]
         return total
 
     return forward if kernel == "patch_embed" else backward

@@ -14,7 +14,7 @@ class Work(NamedTuple):
 
     Tokens of a sample are numbered group by group, in a group row by row. Of all B V slots of the
     output, ``order`` lists those of group 0 first, and group g has ``starts[g] ... starts[g + 1]`` of
-    them; both are None where every token is computed.
+    them; both are None where no one needs them in this order.
     """
 
     x: Tensor  # (B, H, W, C), any strides; or a cube (rows, cols, C)

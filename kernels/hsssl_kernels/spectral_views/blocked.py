@@ -22,26 +22,36 @@ from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["spectral_views_blocked"]
 
-# Values of a block: 0.75 MB in float32 on a CPU; elsewhere launches cost more than passes.
-_BLOCK, _LARGE_BLOCK = 3 << 16, 1 << 26
+# Values of a block: 1.5 MB in float32 on a CPU; elsewhere launches cost more than passes.
+_BLOCK, _LARGE_BLOCK = 3 << 17, 1 << 26
 # Values of a view that are worth a thread's start.
 _PART = 1 << 20
 
 
-class _Plan(NamedTuple):
-    """What a block reads: rows of 2 B, view a first, or one row for all."""
+class _Scene(NamedTuple):
+    """What all views are made of."""
 
     raw: Tensor  # (rows cols, C), the cube
-    pixel: Tensor  # (2B, P P) int64
     mean: Tensor  # (C,)
-    slope: Tensor  # (2B, C) or (1, C), as the level
+    table: Tensor | None  # of the noise
+
+
+class _Samples(NamedTuple):
+    """What makes the views of n samples; (1, 1, C) or (1, 1, 1) where all have the same."""
+
+    pixel: Tensor  # (n, P P) int64
+    slope: Tensor  # (n, 1, C), as the level
     level: Tensor | None
-    keep: Tensor | None  # (2B, C) bool
-    smooth: list[bool]  # 2B, or none
-    sigma: Tensor  # (2B, C) or (1, 1), of the noise
-    noise: Tensor | None  # (2B, P P) int64, rows of the table
-    table: Tensor | None
-    gone: Tensor | None  # (2B, P P) bool, pixels to be 0
+    keep: Tensor | None  # (n, 1, C) bool
+    smooth: Tensor | None  # (n,) bool
+    noise: Tensor | None  # (n, P P) int64, rows of the table
+    sigma: Tensor | None  # (n, 1, C), of the noise
+    gone: Tensor | None  # (n, P P) bool, pixels to be 0
+
+    def split(self, sizes: list[int]) -> list[_Samples]:
+        """Return parts of these sizes."""
+        each = [[x] * len(sizes) if x is None or len(x) == 1 else torch.split(x, sizes) for x in self]
+        return [_Samples(*part) for part in zip(*each, strict=True)]
 
 
 def spectral_views_blocked(
@@ -64,13 +74,13 @@ def spectral_views_blocked(
     key, values = stream_key(seed, step), bands * patch_size**2
     shape = (batch, bands, patch_size, patch_size)
     views = [use_large_pages(torch.empty(shape, dtype=dtype, device=cube.device)) for _ in range(2)]
-    if spec.noise:
-        noise_table(bands, patch_size**2, cube.device)  # made once, before the threads ask for it
+    table = noise_table(bands, patch_size**2, cube.device) if spec.noise else None
+    resident = _Scene(cube.reshape(-1, bands), mean, table)
 
     def part(samples: slice) -> None:
         here = ids[samples]
-        plan = _plan(cube, centres[samples], here, patch_size, mean, scale, spec, key, valid)
-        _write(plan, [view[samples].flatten(2) for view in views], spec == ViewSpec.none())
+        drawn = _samples(cube, centres[samples], here, patch_size, mean, scale, spec, key, valid)
+        _write(resident, drawn, [view[samples].flatten(2) for view in views], spec == ViewSpec.none())
 
     threads = torch.get_num_threads() if cube.device.type == "cpu" else 1
     # two parts a thread, so that one held up by another program leaves work to the others
@@ -80,23 +90,23 @@ def spectral_views_blocked(
     return views[0], views[1]
 
 
-def _write(plan: _Plan, views: list[Tensor], same: bool) -> None:
+def _write(scene: _Scene, drawn: _Samples, views: list[Tensor], same: bool) -> None:
     """Write both views (B, C, P P) block by block; where they are the ``same``, copy the first."""
     batch, bands, pixels = views[0].shape
     most = _BLOCK if views[0].device.type == "cpu" else _LARGE_BLOCK
     size = max(1, min(batch, most // (bands * pixels)))
     memory = torch.empty(2, size, pixels, bands, dtype=torch.float32, device=views[0].device)
-    for i, view in enumerate(views[: 1 if same else 2]):
-        for first in range(0, batch, size):
-            last = min(first + size, batch)
-            x, spare = memory[:, : last - first]
-            _fill(plan, slice(i * batch + first, i * batch + last), x, spare)
-            view[first:last] = _bands_first(x)
+    # cut all at once, as calls of Python are what threads hold each other up with
+    targets = [block for view in views[: 1 if same else 2] for block in torch.split(view, size)]
+    for target, block in zip(targets, drawn.split([len(t) for t in targets]), strict=True):
+        x, spare = memory if len(target) == size else memory[:, : len(target)]
+        _fill(scene, block, x, spare)
+        target.copy_(_bands_first(x))
     if same:
         views[1].copy_(views[0])
 
 
-def _plan(
+def _samples(
     cube: Tensor,
     centres: Tensor,
     ids: Tensor,
@@ -106,16 +116,14 @@ def _plan(
     spec: ViewSpec,
     key: int,
     valid: Tensor | None,
-) -> _Plan:
-    bands = cube.shape[2]
-    drawn = draw(spec, ids, bands, patch_size, key)
+) -> _Samples:
+    """Draw what makes both views of the samples, view a first, or one view where both are the same."""
+    drawn = draw(spec, ids, cube.shape[2], patch_size, key)
     both = centres if spec == ViewSpec.none() else centres.repeat(2, 1)
     both = both if drawn.shift is None else both + drawn.shift
     pixel = patch_pixels(cube.shape[:2], both, patch_size, drawn.symmetry)
     slope, level = affine(drawn, mean, scale)
-    sigma = torch.full((1, 1), spec.noise, dtype=torch.float32, device=cube.device)
     if drawn.keep is not None:
-        sigma = drawn.keep * sigma
         # smoothing looks at dropped neighbours, so these go after it
         kept = drawn.keep if drawn.smooth is None else drawn.keep | drawn.smooth.unsqueeze(1)
         slope, level = slope * kept, None if level is None else level * kept
@@ -123,58 +131,59 @@ def _plan(
     if valid is not None:
         void = ~valid.reshape(-1)[pixel]
         gone = void if gone is None else gone | void
-    noise = table = None
+    noise = sigma = None
     if drawn.table is not None:
-        table = noise_table(bands, patch_size**2, cube.device)
-        noise = noise_rows(drawn.table, patch_size**2, len(table))
-    raw = cube.reshape(-1, bands)
-    smooth = [] if drawn.smooth is None else drawn.smooth.tolist()
-    return _Plan(raw, pixel, mean, slope, level, drawn.keep, smooth, sigma, noise, table, gone)
+        table_rows = len(noise_table(cube.shape[2], patch_size**2, cube.device))
+        noise = noise_rows(drawn.table, patch_size**2, table_rows)
+        sigma = torch.full((1, 1), spec.noise, dtype=torch.float32, device=cube.device)
+        sigma = sigma if drawn.keep is None else drawn.keep * sigma
+    level, keep, sigma = (None if t is None else t.unsqueeze(1) for t in (level, drawn.keep, sigma))
+    return _Samples(pixel, slope.unsqueeze(1), level, keep, drawn.smooth, noise, sigma, gone)
 
 
-def _fill(plan: _Plan, rows: slice, x: Tensor, spare: Tensor) -> None:
-    """Write the views of some rows into x (n, P P, C); ``spare`` is memory of the same shape."""
-    _gather(plan.raw, plan.pixel[rows], x)
-    x -= plan.mean
-    slope = _rows(plan.slope, rows)
-    if plan.level is None:
-        x *= slope
+def _fill(scene: _Scene, drawn: _Samples, x: Tensor, spare: Tensor) -> None:
+    """Write the views of some samples into x (n, P P, C); ``spare`` is memory of the same shape."""
+    pixels = x.view(-1, x.shape[2])
+    pixels.copy_(_gather(scene.raw, drawn.pixel.flatten()))
+    x -= scene.mean
+    if drawn.level is None:
+        x *= drawn.slope
     else:
-        torch.addcmul(_rows(plan.level, rows), x, slope, out=x)
-    for i, smooth in enumerate(plan.smooth[rows]):
-        if smooth:
-            _smooth(x[i], None if plan.keep is None else plan.keep[rows.start + i], spare[0])
-    if plan.table is not None and plan.noise is not None:
-        torch.index_select(plan.table, 0, plan.noise[rows].flatten(), out=spare.view(-1, x.shape[2]))
-        x.addcmul_(spare, _rows(plan.sigma, rows))
-    if plan.keep is not None and plan.raw.is_floating_point():
-        x.masked_fill_(~plan.keep[rows].unsqueeze(1), 0.0)  # 0 times NaN is NaN
-    if plan.gone is not None:
+        torch.addcmul(drawn.level, x, drawn.slope, out=x)
+    if drawn.smooth is not None:
+        which = drawn.smooth.nonzero().squeeze(1)
+        weight = 0.25 if drawn.keep is None else 0.25 * drawn.keep.index_select(0, which)
+        x.index_copy_(0, which, _smooth(x.index_select(0, which)).mul_(weight))
+    if scene.table is not None and drawn.noise is not None and drawn.sigma is not None:
+        torch.index_select(scene.table, 0, drawn.noise.flatten(), out=spare.view_as(pixels))
+        x.addcmul_(spare, drawn.sigma)
+    if drawn.keep is not None and scene.raw.is_floating_point():
+        x.masked_fill_(~drawn.keep, 0.0)  # 0 times NaN is NaN
+    if drawn.gone is not None:
         # index_fill_ by number: assigning through a mask costs thirty times as much
-        x.view(-1, x.shape[2]).index_fill_(0, plan.gone[rows].flatten().nonzero().squeeze(1), 0.0)
+        pixels.index_fill_(0, drawn.gone.flatten().nonzero().squeeze(1), 0.0)
 
 
-def _rows(x: Tensor, rows: slice) -> Tensor:
-    return (x if len(x) == 1 else x[rows]).unsqueeze(1)
-
-
-def _gather(raw: Tensor, pixel: Tensor, x: Tensor) -> None:
+def _gather(raw: Tensor, pixel: Tensor) -> Tensor:
     # torch indexes no uint16, but its bits
     bits = raw.view(torch.int16) if raw.dtype == torch.uint16 else raw
-    x.view(-1, raw.shape[1]).copy_(bits.index_select(0, pixel.flatten()).view(raw.dtype))
+    return bits.index_select(0, pixel).view(raw.dtype)
 
 
-def _smooth(x: Tensor, keep: Tensor | None, spare: Tensor) -> None:
-    """Smooth x (P P, C) by (1, 2, 1) / 4 over bands in place: sums of neighbours, twice; then drop bands."""
-    bands = x.shape[1]
-    if bands > 1:
-        sums = torch.add(x[:, :-1], x[:, 1:], out=spare.view(-1)[: x[:, 1:].numel()].view_as(x[:, 1:]))
-        # an edge band stands in for the one it lacks; the slices are both edges at once
-        x[:, :: bands - 1].mul_(2).add_(sums[:, :: max(1, bands - 2)])
-        torch.add(sums[:, :-1], sums[:, 1:], out=x[:, 1:-1])
-        x *= 0.25 if keep is None else 0.25 * keep
-    elif keep is not None:
-        x *= keep
+def _smooth(x: Tensor) -> Tensor:
+    """Return x (n, P P, C) smoothed by (1, 2, 1) over bands."""
+    bands = x.shape[2]
+    if bands == 1:
+        return 4 * x
+    # Sums of neighbours, twice, along all of the memory: ten times as fast as band by band. What mixes
+    # two pixels are the edge bands, which come after.
+    line, smooth = x.view(-1), torch.empty_like(x)
+    sums = line[1:] + line[:-1]
+    torch.add(sums[1:], sums[:-1], out=smooth.view(-1)[1:-1])
+    # an edge band stands in for the one it lacks
+    smooth[..., 0] = 3 * x[..., 0] + x[..., 1]
+    smooth[..., -1] = 3 * x[..., -1] + x[..., -2]
+    return smooth
 
 
 def _bands_first(x: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ def check_views(
     mean: Tensor,
     scale: Tensor,
     spec: ViewSpec,
+    seed: int,
+    step: int,
     sample_ids: Tensor | None,
     valid: Tensor | None,
     dtype: torch.dtype,
@@ -33,6 +35,7 @@ def check_views(
                 "convert it with torch.as_tensor"
             )
     _check_cube(cube, patch_size)
+    _check_key(seed, step)
     rows, cols, bands = cube.shape
     if centres.ndim != 2 or centres.shape[1] != 2 or centres.dtype != torch.int64:
         raise ValueError(
@@ -78,11 +81,25 @@ def _check_cube(cube: Tensor, patch_size: int) -> None:
             "cast it first"
         )
     rows, cols, _ = cube.shape
+    if isinstance(patch_size, bool) or not isinstance(patch_size, (int, torch.SymInt)):
+        raise TypeError(
+            f"spectral_views: `patch_size` must be a whole number of pixels, got {patch_size!r}; pass an int"
+        )
     if not 1 <= patch_size <= min(rows, cols):
         raise ValueError(
             f"spectral_views: `patch_size` must lie in 1 ... {min(rows, cols)} for a scene of "
             f"{rows} x {cols} pixels, got {patch_size}; take a smaller patch"
         )
+
+
+def _check_key(seed: int, step: int) -> None:
+    for name, value in (("seed", seed), ("step", step)):
+        if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+            raise TypeError(f"spectral_views: `{name}` must be a whole number, got {value!r}; pass an int")
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(
+                f"spectral_views: `{name}` must fit into 64 bits, got {value}; take a smaller one"
+            )
 
 
 def _check_devices(

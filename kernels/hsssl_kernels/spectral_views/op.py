@@ -92,8 +92,9 @@ def spectral_views(
     >>> a.shape
     torch.Size([1, 100, 7, 7])
     """
-    check_views(cube, centres, patch_size, mean, scale, spec, sample_ids, valid, dtype)
+    check_views(cube, centres, patch_size, mean, scale, spec, seed, step, sample_ids, valid, dtype)
     chosen = choose_backend("spectral_views", backend, torch.empty(1, dtype=dtype, device=cube.device))
+    cube, mean, scale = cube.detach(), mean.detach(), scale.detach()
     a, b = _op(
         cube, centres, mean, scale, sample_ids, valid, patch_size, spec.strengths(), seed, step, dtype, chosen
     )
@@ -120,8 +121,8 @@ def _views(
         cube,
         centres.to(cube.device, non_blocking=True),
         patch_size=patch_size,
-        mean=mean.detach().to(torch.float32),
-        scale=scale.detach().to(torch.float32),
+        mean=mean.to(torch.float32),
+        scale=scale.to(torch.float32),
         spec=ViewSpec.of(strengths),
         seed=seed,
         step=step,

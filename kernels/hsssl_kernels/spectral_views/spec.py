@@ -52,6 +52,8 @@ class ViewSpec:
     ------
     ValueError
         If a probability or share lies outside 0 ... 1, or a strength is negative or not finite.
+    TypeError
+        If a strength is not a number, or ``turn`` not a bool.
     """
 
     flip: float = 0.5
@@ -69,16 +71,25 @@ class ViewSpec:
     cutout_size: float = 0.5
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, bool if field.name == "turn" else (int, float)):
+                kind = "True or False" if field.name == "turn" else "a number"
+                raise TypeError(f"ViewSpec: `{field.name}` must be {kind}, got {value!r}")
         for name in ("flip", "band_drop", "block_drop", "block_size", "smooth", "cutout", "cutout_size"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise ValueError(f"ViewSpec: `{name}` must lie in 0 ... 1, got {value}")
+                raise ValueError(f"ViewSpec: `{name}` must lie in 0 ... 1, got {value}; 0 turns it off")
         for name in ("jitter", "gain", "offset", "illumination", "noise"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"ViewSpec: `{name}` must be finite and not negative, got {value}")
-        if self.jitter != int(self.jitter):
-            raise ValueError(f"ViewSpec: `jitter` is a whole number of pixels, got {self.jitter}")
+                raise ValueError(
+                    f"ViewSpec: `{name}` must be finite and not negative, got {value}; 0 turns it off"
+                )
+        if self.jitter != int(self.jitter) or self.jitter >= 2**30:
+            raise ValueError(
+                f"ViewSpec: `jitter` must be a whole number of pixels below 2^30, got {self.jitter}"
+            )
 
     def strengths(self) -> list[float]:
         """Return all strengths in the order of the parameters, as numbers."""

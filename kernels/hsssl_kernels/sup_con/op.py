@@ -6,15 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hsssl_kernels.checks import check_rows, check_temperature, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
-from hsssl_kernels.distributed import check_even, gather, mean_over_ranks, rank_and_world
-from hsssl_kernels.lse import lse, lse_grad
+from hsssl_kernels.distributed import described, gather, mean_over_ranks, rank_and_world, together
+from hsssl_kernels.first_order import first_order
+from hsssl_kernels.lse import expected_similarity, is_swept, lse, lse_grad, wide_rows
 from hsssl_kernels.rows import finish_rows, unit_rows
 
 __all__ = ["sup_con"]
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def sup_con(
@@ -40,7 +42,8 @@ def sup_con(
     labels : Tensor, shape (n,), integer
         Class of each row; any values.
     temperature : float or Tensor of one element
-        t > 0; a tensor may require a gradient. Reading a tensor waits for the GPU once a call.
+        t > 0; a tensor may require a gradient, which for float32 takes one more sweep, in float64:
+        rows cancel in it. Reading a tensor waits for the GPU once a call.
     normalize : bool
         Divide every row by its norm; False takes the rows as they are.
     gather_distributed : bool
@@ -71,15 +74,16 @@ def sup_con(
     >>> round(sup_con(z, torch.tensor([0, 1, 0, 1]), temperature=1.0).item(), 4)  # log(e + 2) - 1
     0.5514
     """
-    check_rows("sup_con", "z", z)
-    _check_labels(z, labels)
-    value = check_temperature("sup_con", temperature)
-    chosen = choose_backend("sup_con", backend, z)
     rank, world = rank_and_world(gather_distributed)
-    if world > 1:
-        check_even("sup_con", z)
-    elif len(z) == 1:
-        raise ValueError("sup_con: one row has nothing to contrast with, got n=1; bring a larger batch")
+
+    def check() -> tuple[Tensor, str]:
+        check_rows("sup_con", "z", z)
+        _check_labels(z, labels)
+        if len(z) * world == 1:
+            raise ValueError("sup_con: one row has nothing to contrast with, got n=1; bring a larger batch")
+        return check_temperature("sup_con", temperature), choose_backend("sup_con", backend, z)
+
+    value, chosen = together("sup_con", world, check, lambda found: described(z, found[0]))
     labels = labels.to(torch.int64)
     all_labels = gather(labels) if world > 1 else labels
     count = (class_sums(z.new_ones(len(all_labels), 1, dtype=torch.float64), all_labels) - 1).squeeze(1)
@@ -91,7 +95,7 @@ def sup_con(
 
 
 def _check_labels(z: Tensor, labels: Tensor) -> None:
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+    if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"sup_con: `labels` must be an integer tensor, got {kind}; convert it first")
     if labels.shape != z.shape[:1]:
@@ -137,7 +141,7 @@ class _SupCon(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
+    @first_order("sup_con")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z, unit, inverse, everyone, labels, count, weight, over_rows, temperature, value = ctx.saved_tensors
         offset, normalize, world, backend = ctx.options
@@ -155,8 +159,33 @@ class _SupCon(torch.autograd.Function):
         factor = gradients[0] * largest / value
         ones = torch.ones_like(over_rows)
         dz, along = finish_rows(total, both[mine], ones, z, inverse, factor, 0, backend)
-        dt = (-0.5 * along.sum(dtype=torch.float64) / value).to(temperature).reshape(temperature.shape)
-        return dz, None, None, None, dt if ctx.needs_input_grad[4] else None, None, None, None
+        dt = None
+        if ctx.needs_input_grad[4]:
+            if is_swept(z):
+                rows = _rows_by_temperature(z, labels, count[mine], over_rows, value, ctx.options)
+                dt = gradients[0] * (weight[mine] * rows).sum() / value
+            else:  # every similarity is bilinear in z, hence the half
+                dt = -0.5 * along.sum(dtype=torch.float64) / value
+            dt = dt.to(temperature).reshape(temperature.shape)
+        return dz, None, None, None, dt, None, None, None
+
+
+def _rows_by_temperature(
+    z: Tensor,
+    labels: Tensor,
+    count: Tensor,
+    over_rows: Tensor,
+    value: Tensor,
+    options: tuple[int, bool, int, str],
+) -> Tensor:
+    """Return t times the derivative of every row's loss by t (n,), float64."""
+    offset, normalize, world, _ = options
+    wide = wide_rows(z, normalize)
+    everyone = wide_rows(gather(z), normalize) if world > 1 else wide
+    expected, _, _ = expected_similarity(wide, everyone, value, over_rows, wide.new_empty(0), offset)
+    others = class_sums(everyone, labels)[offset : offset + len(z)] - wide
+    rows: Tensor = (wide * others).sum(1) / (count.clamp(min=1) * value) - expected
+    return rows
 
 
 def _class_sums(values: Tensor, labels: Tensor) -> Tensor:

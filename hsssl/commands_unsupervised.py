@@ -1,0 +1,148 @@
+"""The commands that need no labels and no encoder: unmixing and clustering."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import hsssl
+from hsssl.atomic import refuse_existing
+from hsssl.command_inputs import Argument, Options, brings_labels, class_names_of, label_map, open_input
+
+__all__ = ["cluster", "unmix"]
+
+
+def unmix(
+    cube: Argument,
+    *,
+    endmembers: int,
+    out: str,
+    method: str = "pure_pixels",
+    rule: str | None = None,
+    seed: int = 0,
+    reference: str | None = None,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Find a scene's endmembers and their abundance in every pixel; write maps, spectra and a report.
+
+    Parameters
+    ----------
+    cube : str
+        Path or scene name.
+    endmembers : int
+        How many.
+    out : str
+        Folder to write: abundances.tif (float32, NaN where not measured), error.tif, endmembers.csv and .sli,
+        pictures, report.html.
+    method : str
+        pure_pixels, daeu, egu_net, egu_net_spatial, vca, nfindr, spa or atgp.
+    rule : str, optional
+        How abundances follow from endmembers: signal, fcls or nnls; the method's own unless given.
+    seed : int
+        Key of all that is drawn.
+    reference : str, optional
+        Spectral library (ENVI .sli or CSV) to draw beside the endmembers.
+    variable : str, optional
+        Which variable of a .mat file.
+    wavelengths : str, optional
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    overwrite : bool
+        Replace the files at --out.
+    """
+    from hsssl.unmix.library import read_library
+    from hsssl.unmix.output import FILES, matched, write_unmixing
+
+    for name in FILES:
+        refuse_existing(os.path.join(out, name), overwrite=overwrite)
+    library = None if reference is None else read_library(reference)
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    if library is not None:
+        library.on(opened)  # refused before the work, not after it
+    mix = hsssl.unmix(opened, endmembers=endmembers, method=method, rule=rule, seed=seed)
+    report = write_unmixing(out, mix, reference=library, overwrite=overwrite)
+    for name, pair in zip(mix.names, matched(mix, library), strict=True):
+        print(name if pair is None else f"{name}: {pair[0]}, spectral angle {pair[1]:.3f} rad")
+    print(report)
+
+
+def cluster(
+    cube: Argument,
+    *,
+    clusters: int,
+    out: str,
+    method: str = "self_expressive",
+    labels: str | None = None,
+    labelled_only: bool = False,
+    seed: int = 0,
+    landmarks: int = 8192,
+    variable: str | None = None,
+    wavelengths: str | None = None,
+    reader_options: Options | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a map of clusters found without labels; with labels, say how well they agree, beside k-means.
+
+    Parameters
+    ----------
+    cube : str
+        Path or scene name.
+    clusters : int
+        Number of clusters, 2 to 255.
+    out : str
+        GeoTIFF to write: uint8, nodata 0. A PNG and an HTML page get its name with their suffix.
+    method : str
+        self_expressive, ridge, elastic_net, ae_subspace, contrastive_clustering, kmeans or spectral.
+    labels : str, optional
+        Class ids, 0 unlabelled, to score against; they move no cluster. A named scene brings its own.
+    labelled_only : bool
+        Cluster labelled pixels alone, as published protocols do.
+    seed : int
+        Of all that is drawn.
+    landmarks : int
+        Most pixels in the graph; the others join them.
+    variable : str, optional
+        Which variable of a .mat file.
+    wavelengths : str, optional
+        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
+    reader_options : dict, optional
+        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    overwrite : bool
+        Replace the files at --out.
+    """
+    from hsssl.cluster.metrics import score_clusters
+    from hsssl.cluster.report import cluster_files, write_clusters
+
+    for file in cluster_files(out):
+        refuse_existing(file, overwrite=overwrite)
+    opened = open_input(cube, variable, wavelengths, reader_options)
+    named = brings_labels(cube)
+    if labelled_only and labels is None and not named:
+        raise ValueError(f"{cube}: is no named scene and brings no labels; give --labels")
+    truth = label_map(cube, labels, opened) if labels is not None or named else None
+    options: dict[str, Any] = {"clusters": clusters, "seed": seed, "landmarks": landmarks}
+    options["mask"] = truth if labelled_only else None
+    segments = hsssl.cluster(opened, method=method, **options)
+    scores = {}
+    if truth is not None:
+        scores[method] = score_clusters(truth, segments)
+        if method != "kmeans":
+            baseline = hsssl.cluster(opened, method="kmeans", **options)
+            scores["kmeans"] = score_clusters(truth, baseline)
+    write_clusters(
+        out,
+        segments,
+        hsssl.prepare(opened),
+        labels=truth,
+        class_names=class_names_of(cube),
+        scores=scores,
+        method=method,
+        overwrite=overwrite,
+    )
+    print(f"{out}: {opened.rows} x {opened.cols} pixels, {clusters} clusters")
+    for name, score in scores.items():
+        print(f"{name:<24}{score}")

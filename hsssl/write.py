@@ -1,0 +1,223 @@
+"""Writing a cube so that reading it gives the same cube: GeoTIFF or ENVI, tile by tile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsssl.cube import Cube, valid_pixels
+from hsssl.envi_writer import Interleave, open_envi
+from hsssl.maps import BLOCK, open_raster
+from hsssl.messages import say_once
+from hsssl.prepare import row_tiles
+from hsssl.readers.envi_header import ByteOrder, braced
+
+__all__ = ["write_cube", "write_envi"]
+
+_TIFF = (".tif", ".tiff")
+_WINDOW_BYTES = 2**26
+
+
+def write_cube(path: str | os.PathLike[str], cube: Cube, *, overwrite: bool = False) -> None:
+    """Write a cube as GeoTIFF (``.tif``) or, by any other extension, as ENVI image.
+
+    Values, nodata, mask, wavelengths (to 1e-9 nm), FWHM, bad bands, names, scale, CRS and transform are
+    read back as they are. Large cubes are written tile by tile.
+
+    Parameters
+    ----------
+    path : path
+        The GeoTIFF; or header (``.hdr``) or data file of an ENVI image.
+    cube : Cube
+        What to write.
+    overwrite : bool
+        Replace existing files.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists and ``overwrite`` is off.
+    ValueError
+        If the format cannot hold the cube; says what to do.
+
+    Examples
+    --------
+    >>> write_cube("scene.tif", cube)                                       # doctest: +SKIP
+    """
+    import rasterio
+
+    if Path(path).suffix.lower() not in _TIFF:
+        write_envi(path, cube, overwrite=overwrite)
+        return
+    source = os.fspath(path)
+    nodata = _nodata_that_fits(cube, source)
+    mask = _mask_beside_nodata(cube, nodata, source)
+    # In the file itself: a mask beside it would not appear together with it.
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        open_raster(
+            path,
+            cube,
+            count=cube.bands,
+            dtype=cube.values.dtype.name,
+            nodata=nodata,
+            descriptions=cube.band_names or None,
+            overwrite=overwrite,
+        ) as raster,
+    ):
+        for band in range(cube.bands):
+            _tag_band(raster, cube, band)
+        if cube.scale_source:
+            raster.scales = tuple(np.broadcast_to(cube.scale, cube.bands).tolist())
+            raster.offsets = tuple(np.broadcast_to(cube.offset, cube.bands).tolist())
+        for rows, cols in _windows(cube):
+            part = cube.window(rows, cols)
+            native = part.values.astype(part.values.dtype.newbyteorder("="), copy=False)
+            window = ((rows.start, rows.stop), (cols.start, cols.stop))
+            raster.write(np.moveaxis(native, 2, 0), window=window)
+            if mask is not None:
+                raster.write_mask(part.valid, window=window)
+
+
+def write_envi(
+    path: str | os.PathLike[str],
+    cube: Cube,
+    *,
+    interleave: Interleave = "bil",
+    byte_order: ByteOrder = "little",
+    fill: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a cube as ENVI image, line by line.
+
+    Parameters
+    ----------
+    path : path
+        Header (``.hdr``) or data file (any other extension); the other is named after it.
+    cube : Cube
+        What to write.
+    interleave : {"bil", "bip", "bsq"}
+        Order on disk.
+    byte_order : {"little", "big"}
+        Of the numbers.
+    fill : bool
+        Write the nodata value into every band of pixels that are masked for another reason; ENVI has no mask,
+        so such cubes are refused without this.
+    overwrite : bool
+        Replace existing files.
+
+    Raises
+    ------
+    FileExistsError
+        If header or data exist and ``overwrite`` is off.
+    ValueError
+        If ENVI cannot hold the cube; says what to do.
+
+    Examples
+    --------
+    >>> write_envi("scene.hdr", cube, interleave="bsq")                     # doctest: +SKIP
+    """
+    source = os.fspath(path)
+    mask = _mask_beside_nodata(cube, cube.nodata, source)
+    nodata = cube.nodata
+    if mask is not None and nodata is None and cube.values.dtype.kind == "f":
+        nodata = np.nan
+    if mask is not None and (nodata is None or not fill):
+        raise ValueError(
+            f"{source}: pixels are masked that do not hold nodata ({cube.nodata}), and ENVI has no mask; "
+            f"write a GeoTIFF, or pass fill=True to write nodata into them (integers need a cube with nodata)"
+        )
+    with open_envi(
+        path,
+        cube,
+        count=cube.bands,
+        dtype=cube.values.dtype.name,
+        nodata=nodata,
+        descriptions=cube.band_names or None,
+        interleave=interleave,
+        byte_order=byte_order,
+        fields=_spectral_fields(cube),
+        overwrite=overwrite,
+    ) as image:
+        for rows in row_tiles(cube):
+            block = np.asarray(cube.values[rows])
+            if mask is not None:
+                block = np.where(mask[rows][:, :, None], block, np.array(nodata, dtype=block.dtype))
+            image.write(block, rows.start)
+
+
+def _windows(cube: Cube) -> Iterator[tuple[slice, slice]]:
+    """Cut an image into windows of whole blocks of the file, about 64 MiB each."""
+    bytes_of_column = BLOCK * cube.bands * cube.values.dtype.itemsize
+    width = max(1, _WINDOW_BYTES // (BLOCK * bytes_of_column)) * BLOCK
+    for top in range(0, cube.rows, BLOCK):
+        for left in range(0, cube.cols, width):
+            yield slice(top, min(top + BLOCK, cube.rows)), slice(left, min(left + width, cube.cols))
+
+
+def _nodata_that_fits(cube: Cube, source: str) -> float | None:
+    """Return the nodata value, or None, with a message, where no number of the dtype can be it."""
+    kind, nodata = cube.values.dtype, cube.nodata
+    if nodata is None:
+        return None
+    if kind.kind == "f":
+        fits = not np.isfinite(nodata) or abs(nodata) <= np.finfo(kind).max
+    else:
+        fits = bool(np.isfinite(nodata)) and np.iinfo(kind).min <= nodata <= np.iinfo(kind).max
+    if not fits:
+        say_once("%s: left out the nodata value %s, which no %s can have", source, nodata, kind.name)
+        return None
+    return nodata
+
+
+def _mask_beside_nodata(cube: Cube, nodata: float | None, source: str) -> NDArray[np.bool_] | None:
+    """Return the cube's mask where nodata alone would not give it; None where it does."""
+    measured = valid_pixels(cube.values, nodata)
+    if np.array_equal(measured, cube.valid):
+        return None
+    if (cube.valid & ~measured).any():
+        raise ValueError(
+            f"{source}: pixels that count as valid hold nodata ({nodata}) or are not finite; mark them "
+            f"invalid, or set the cube's nodata to None"
+        )
+    return cube.valid
+
+
+def _tag_band(raster: object, cube: Cube, band: int) -> None:
+    tags: dict[str, str] = {}
+    imagery: dict[str, str] = {}
+    if cube.wavelengths is not None:
+        imagery["CENTRAL_WAVELENGTH_UM"] = _micrometres(cube.wavelengths[band])
+        tags |= {"wavelength": repr(float(cube.wavelengths[band])), "wavelength_units": "Nanometers"}
+        if cube.fwhm is not None:
+            imagery["FWHM_UM"] = _micrometres(cube.fwhm[band])
+            tags["fwhm"] = repr(float(cube.fwhm[band]))
+    if not cube.good_bands.all():
+        tags["bbl"] = str(int(cube.good_bands[band]))
+    raster.update_tags(band + 1, **tags)  # type: ignore[attr-defined]  # rasterio is untyped
+    raster.update_tags(band + 1, ns="IMAGERY", **imagery)  # type: ignore[attr-defined]
+
+
+def _micrometres(nanometres: float) -> str:
+    # 418.24 / 1000 is 0.41824000000000006 in binary; the decimal number is what is meant.
+    return repr(round(float(nanometres) / 1000, 12))
+
+
+def _spectral_fields(cube: Cube) -> dict[str, str]:
+    fields = {}
+    if cube.wavelengths is not None:
+        fields["wavelength units"] = "Nanometers"
+        fields["wavelength"] = braced([repr(float(nm)) for nm in cube.wavelengths])
+        if cube.fwhm is not None:
+            fields["fwhm"] = braced([repr(float(nm)) for nm in cube.fwhm])
+    if not cube.good_bands.all():
+        fields["bbl"] = braced([int(good) for good in cube.good_bands])
+    if cube.scale_source:
+        scale, offset = (np.broadcast_to(part, cube.bands).tolist() for part in (cube.scale, cube.offset))
+        fields["data gain values"] = braced([repr(part) for part in scale])
+        fields["data offset values"] = braced([repr(part) for part in offset])
+    return fields

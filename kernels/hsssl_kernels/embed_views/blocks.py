@@ -1,0 +1,148 @@
+"""Both passes block by block: views of some samples are made, used, and overwritten by the next ones.
+
+Forward and backward make the same views: what is drawn depends on seed, step and sample alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hsssl_kernels.checks import compute_dtype
+from hsssl_kernels.spectral_patch_embed.grouping import group_visible
+from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
+from hsssl_kernels.spectral_patch_embed.work import Work
+from hsssl_kernels.spectral_views.blocked import spectral_views_blocked
+from hsssl_kernels.spectral_views.noise import noise_table
+from hsssl_kernels.spectral_views.pages import use_large_pages
+from hsssl_kernels.spectral_views.parallel import run_apart
+from hsssl_kernels.spectral_views.spec import ViewSpec
+
+__all__ = ["Source", "embed_in_blocks", "grad_in_blocks"]
+
+# Values of both views of a block: 8 MB in float32 on a CPU, where smaller blocks draw too often; elsewhere
+# 32 MB in bfloat16, which the second-level cache of a large GPU holds.
+_VALUES, _LARGE = 2**21, 2**24
+# Values that are worth a thread's start.
+_PART = 2**20
+
+
+class Source(NamedTuple):
+    """What is drawn from, and how tokens are cut."""
+
+    cube: Tensor  # (rows, cols, C)
+    centres: Tensor  # (B, 2) int64
+    mean: Tensor  # (C,) float32, as the scale
+    scale: Tensor
+    ids: Tensor | None  # (B,) int64
+    valid: Tensor | None  # (rows, cols) bool
+    visible: Tensor | None  # (2, B, V) int64
+    patch_size: int
+    strengths: list[float]
+    seed: int
+    step: int
+    patch: int
+    group: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a view that are computed."""
+        if self.visible is not None:
+            return self.visible.shape[2]
+        return -(-self.cube.shape[2] // self.group) * (self.patch_size // self.patch) ** 2
+
+
+def embed_in_blocks(
+    source: Source, weight: Tensor, table: Tensor | None, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Return tokens (B, V, D) of view a and of view b."""
+    shape = (len(source.centres), source.tokens, weight.shape[1])
+    tokens = [use_large_pages(weight.new_empty(shape)) for _ in range(2)]
+
+    @torch.no_grad()  # the mode is a thread's own
+    def part(samples: slice) -> None:
+        for view, block, work in _blocks(source, samples, weight.dtype, len(weight) > 1, backend):
+            tokens[view][block] = embed(*work, weight, table, None, None, 0.0, False, backend)[0]
+
+    _run(source, part, backend)
+    return tokens[0], tokens[1]
+
+
+def grad_in_blocks(
+    source: Source, pair: tuple[Tensor, Tensor], grouped: bool, rows: int, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Return gradients by the weight (1 or G, D, K) and by the table (rows, D), from two of (B, V, D)."""
+    gradient = pair[0]
+    dim, wide = gradient.shape[2], compute_dtype(gradient)
+    groups = -(-source.cube.shape[2] // source.group) if grouped else 1
+    by_weight = gradient.new_zeros(groups, dim, source.patch**2 * source.group, dtype=wide)
+    by_table = gradient.new_zeros(rows, dim, dtype=wide)
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def part(samples: slice) -> None:
+        sums = torch.zeros_like(by_weight), torch.zeros_like(by_table)
+        for view, block, work in _blocks(source, samples, gradient.dtype, grouped, backend):
+            more = weight_grad(*work, pair[view][block], grouped, rows, backend)
+            for total, one in zip(sums, more, strict=True):
+                total += one
+        found[samples.start] = sums
+
+    _run(source, part, backend)
+    for first in sorted(found):  # in order: the same bits every time
+        by_weight += found[first][0]
+        by_table += found[first][1]
+    return by_weight, by_table
+
+
+def _run(source: Source, part: Callable[[slice], None], backend: str) -> None:
+    batch, bands, pixels = len(source.centres), source.cube.shape[2], source.patch_size**2
+    if backend == "torch" and ViewSpec.of(source.strengths).noise:
+        noise_table(bands, pixels, source.cube.device)  # made once, before the threads ask for it
+    threads = torch.get_num_threads() if source.cube.device.type == "cpu" and backend == "torch" else 1
+    parts = 2 * threads if threads > 1 and 2 * batch * bands * pixels >= threads * _PART else 1
+    size = max(1, -(-batch // parts))
+    run_apart(part, [slice(i, min(i + size, batch)) for i in range(0, batch, size)], threads)
+
+
+def _blocks(
+    source: Source, samples: slice, dtype: torch.dtype, grouped: bool, backend: str
+) -> Iterator[tuple[int, slice, Work]]:
+    """Yield which view, samples, and their views as `spectral_patch_embed` takes them."""
+    make: Callable[..., tuple[Tensor, Tensor]] = spectral_views_blocked
+    if backend == "triton":
+        from hsssl_kernels.spectral_views.kernel import launch_spectral_views
+
+        make = launch_spectral_views
+    cube, ids = source.cube, source.ids
+    ids = torch.arange(len(source.centres), device=cube.device) if ids is None else ids
+    most = _VALUES if cube.device.type == "cpu" else _LARGE
+    size = max(1, most // (2 * cube.shape[2] * source.patch_size**2))
+    space = (source.patch_size // source.patch) ** 2
+    for first in range(samples.start, samples.stop, size):
+        block = slice(first, min(first + size, samples.stop))
+        pair = make(
+            cube,
+            source.centres[block],
+            patch_size=source.patch_size,
+            mean=source.mean,
+            scale=source.scale,
+            spec=ViewSpec.of(source.strengths),
+            seed=source.seed,
+            step=source.step,
+            sample_ids=ids[block],
+            valid=source.valid,
+            # plain torch computes tokens in float32 whatever the weight's dtype is
+            dtype=dtype if backend == "triton" else torch.float32,
+        )
+        for i, x in enumerate(pair):
+            visible = order = starts = None
+            if source.visible is not None:
+                visible = source.visible[i, block]
+                if grouped or backend == "triton":
+                    order, starts = group_visible(visible, -(-cube.shape[2] // source.group), space)
+            x = x.permute(0, 2, 3, 1)
+            yield i, block, Work(x, None, None, None, visible, order, starts, source.patch, source.group, 0)
