@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,8 +125,8 @@ def probe(encoder, scene, labels):
     return float(np.mean(scores))
 
 
-# Steps, and by how much the linear probe must improve.
-LEARNS = {
+# Steps, by how much the linear probe must improve, and where it is not 2e-3 the learning rate.
+LEARNS: dict[str, tuple[Any, ...]] = {
     "aae": (100, 0.03),
     "ae_subspace": (100, 0.03),
     "barlow_twins": (100, 0.03),
@@ -134,7 +135,7 @@ LEARNS = {
     "contrastive_clustering": (100, 0.03),
     "conv_deconv": (100, 0.03),
     "denoising_ae": (100, 0.03),
-    "dino": (100, 0.03),
+    "dino": (100, 0.03, 5e-4),  # the paper's rate: at four times that its targets run ahead
     "mae": (100, 0.03),
     "moco": (100, 0.03),
     "pcl": (100, 0.03),
@@ -155,14 +156,14 @@ def test_every_method_is_asked_to_learn():
 @pytest.mark.parametrize("name", LEARNS)
 def test_learns_and_does_not_collapse_on_a_real_crop(crop, name):
     scene, labels = crop
-    steps, gain = LEARNS[name]
+    steps, gain, lr = (*LEARNS[name], 2e-3)[:3]
     name, _, kind = name.partition(", ")
     torch.manual_seed(0)
     encoder = build_encoder(kind or "spectral_spatial", dim=64)
     before = probe(encoder, scene, labels)
     options = {"memory": 1024, "clusters": (100, 200)} if name == "pcl" else {}
     method = build_method(name, encoder, **options)
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=2e-3)
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=lr)
     start = None
     for step in range(steps):
         torch.manual_seed(step)
