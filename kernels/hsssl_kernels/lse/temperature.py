@@ -29,7 +29,7 @@ def is_swept(x: Tensor) -> bool:
 
 def wide_rows(x: Tensor, normalize: bool) -> Tensor:
     """Return the rows (n, D) in float64, of norm 1 where ``normalize``."""
-    wide = x.double()
+    wide = x.double().contiguous()  # sums then have the same bits whatever the strides were
     return unit_rows(wide, "torch")[0] if normalize else wide
 
 
