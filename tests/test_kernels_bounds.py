@@ -19,7 +19,9 @@ pytest.importorskip("triton", reason="the package triton is not installed")
 
 import hsssl_kernels
 import test_kernels_patch_embed as embedding
-from hsssl_kernels import sinkhorn, spectral_views
+import test_kernels_self_expression as expression
+import test_kernels_unmixing as unmixing
+from hsssl_kernels import self_expression, sinkhorn, spectral_views, top_coefficients
 from hsssl_kernels.launch import PROGRAMS
 from kernel_bounds import watch_bounds
 from test_kernels_losses import LOSSES, draw, value_and_gradients
@@ -59,14 +61,28 @@ def run_views(dtype: torch.dtype) -> None:
             spectral_views(patch_size=patch_size, spec=spec, dtype=dtype, backend="triton", **data)
 
 
+def run_unmixing(dtype: torch.dtype) -> None:
+    for case in unmixing.CASES.values():
+        for n, p, columns in ((1, 1, 2), (35, 17, 70)):
+            inputs = unmixing.draw(case, n, p, columns, dtype)
+            unmixing.value_and_gradients(case, True, inputs, dtype, backend="triton")
+
+
+def run_expression(dtype: torch.dtype) -> None:
+    for shape in ((1, 1, 1, 1), (35, 70, 40, 37)):
+        named = expression.draw(shape, dtype)
+        expression.values_and_gradients(self_expression, named, dtype, backend="triton")
+        pair = {name: named[name] for name in ("query", "key", "own")}
+        top_coefficients(**pair, neighbours=1, backend="triton")
+
+
 def kernels() -> dict[str, Any]:
     """All kernels that the package launches, by name."""
     found = {}
     root = Path(hsssl_kernels.__file__).parent
-    for path in root.rglob("kernel.py"):
-        module = importlib.import_module(
-            f"hsssl_kernels.{path.parent.relative_to(root)}.kernel".replace("/", ".")
-        )
+    for path in root.rglob("*kernel.py"):
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        module = importlib.import_module(f"hsssl_kernels.{name}")
         found |= {name: f for name, f in vars(module).items() if name.endswith("_kernel")}
     return found
 
@@ -77,6 +93,8 @@ def test_every_kernel_stays_inside_its_tensors(seen: set[str], monkeypatch: pyte
         run_losses(dtype)
         run_embeddings(dtype)
         run_views(dtype)
+        run_unmixing(dtype)
+        run_expression(dtype)
     assert seen == set(kernels())
 
 

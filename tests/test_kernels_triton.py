@@ -88,8 +88,8 @@ def test_kernels_are_as_good_as_plain_torch(
 ) -> None:
     """One draw of each: positives are taken off after the sum here, not inside it as on the CPU.
 
-    Of two more draws one exceeds the bound: float32 nt_xent at .01, 2.6 times. The temperature's gradient, one
-    number in which rows cancel, keeps no digits in float16, where plain torch is as far off on other draws.
+    Of two more draws one exceeds the bound: float32 nt_xent at .01, 2.6 times. The temperature's gradient,
+    one number in which rows cancel, keeps no digits in float16, where plain torch is as far off on others.
     """
     matrices = [m.to(DEVICE) for m in draw(loss, n, columns, dtype)]
     assert_as_good_as_torch(loss, matrices, temperature, _eps(dtype, temperature), backend="triton")
