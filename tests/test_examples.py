@@ -34,9 +34,11 @@ def test_fixed_split(tmp_path, data_dir):
     assert out.strip() == (tmp_path / "table.md").read_text().strip()
     assert "fixed split of 695 / 9,671 pixels" in out
     record = json.loads((tmp_path / "table.json").read_text())
-    assert record["audit"]["coordinates_oa"] == pytest.approx(0.918, abs=5e-4)
+    assert record["audit"]["coordinates_oa"] == pytest.approx(
+        0.918, abs=5e-3
+    )  # ties between neighbours fall either way
     methods = {(row["method"], row["classifier"]) for row in record["rows"]}
-    assert {("encoder", "linear"), ("encoder, fine-tuned", "finetune"), ("raw spectrum", "svm")} < methods
+    assert {("encoder", "linear"), ("encoder, fine-tuned", "finetune"), ("raw spectrum", "linear")} < methods
 
 
 def test_two_processes_share_a_run(tmp_path):
