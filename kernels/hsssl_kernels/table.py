@@ -162,7 +162,7 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
         (1024, Tile(64, 32, 32, 64, 8, 2)),
     ],
     ("express_top", "sm_80", 4): [
-        (1024, Tile(64, 64, 32, 0, 8, 2)),
+        (1024, Tile(32, 64, 32, 0, 8, 2)),
     ],
     ("express_fwd", "gfx942", 4): [
         (1024, Tile(64, 32, 32, 128, 8, 2)),
