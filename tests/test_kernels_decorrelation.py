@@ -103,6 +103,8 @@ def test_bad_input(loss) -> None:
         op(z[:1], z[:1])
     with pytest.raises(ValueError, match=f"{name}: `eps` must be finite and not negative, got -1"):
         op(z, z, eps=-1.0)
+    with pytest.raises(ValueError, match=f"{name}: `eps` must be above 0, got 0"):
+        op(z, z, eps=0.0)
     with pytest.raises(ValueError, match=f"{name}: `eps` must be finite and not negative, got nan"):
         op(z, z, eps=float("nan"))
     with pytest.raises(TypeError, match=f"{name}: `z1` must be floating point, got torch.int64"):

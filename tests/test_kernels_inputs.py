@@ -67,6 +67,8 @@ LABELS = torch.tensor([0, 0, 1, 1])
         (lambda: nt_xent(Z, Z, temperature=-0.1), ValueError, r"got -0.1; try 0.1"),
         (lambda: nt_xent(Z, Z, temperature=float("nan")), ValueError, r"got nan"),
         (lambda: nt_xent(Z, Z, temperature=float("inf")), ValueError, r"got inf"),
+        (lambda: nt_xent(Z, Z, temperature=1e-300), ValueError, r"at least 1e-30, got 1e-300; try 0.1"),
+        (lambda: nt_xent(Z, Z, temperature=10**400), ValueError, r"must fit a float, got an integer of 401"),
         (lambda: nt_xent(Z, Z, temperature=torch.tensor(0.0)), ValueError, r"got 0.0"),
         (
             lambda: nt_xent(Z, Z, temperature=torch.ones(2)),

@@ -18,6 +18,9 @@ __all__ = [
     "scale_of",
 ]
 
+# Similarities are divided by it in float32.
+_COLDEST = 1e-30
+_MOST = 10**300
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -90,6 +93,8 @@ def check_number(op: str, name: str, value: object, wanted: str = "a number") ->
     """Refuse anything but an int or a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: `{name}` must be {wanted}, got {type(value).__name__}; pass a float")
+    if isinstance(value, int) and abs(value) > _MOST:
+        raise ValueError(f"{op}: `{name}` must fit a float, got an integer of {len(str(value))} digits")
 
 
 def scale_of(temperature: Tensor) -> float:
@@ -121,3 +126,5 @@ def check_reduction(op: str, reduction: str) -> None:
 def _check_value(op: str, value: float) -> None:
     if not 0 < value < math.inf:
         raise ValueError(f"{op}: `temperature` must be finite and above 0, got {value}; try 0.1")
+    if value < _COLDEST:
+        raise ValueError(f"{op}: `temperature` must be at least {_COLDEST}, got {value}; try 0.1")

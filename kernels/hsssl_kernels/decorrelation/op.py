@@ -130,5 +130,7 @@ def _check(op: str, z1: Tensor, z2: Tensor, **weights: float) -> None:
         raise ValueError(f"{op}: one pair has no spread over the batch, got B=1; bring a larger batch")
     for name, weight in weights.items():
         check_number(op, name, weight)
+        if name == "eps" and weight == 0:
+            raise ValueError(f"{op}: `eps` must be above 0, got 0; a constant column has no other spread")
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"{op}: `{name}` must be finite and not negative, got {weight}; 0 drops it")
