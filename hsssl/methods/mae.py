@@ -60,7 +60,7 @@ class MAE(nn.Module):
     mask : float, optional
         Share hidden. None is the paper's .75 of tokens, .5 of bands, and .3 of values for a module of fixed
         bands. The last two are choices: an encoder that never saw a whole patch reads it badly. Of .5, .75
-        and .9 of bands .5 did best on SalinasA and Indian Pines, by the accuracy of a linear classifier.
+        and .9 of bands .5 did best on SalinasA, and of the first two on Indian Pines, by a linear classifier.
     group : int
         Bands hidden together where the encoder has no tokens, at most a quarter of them. A choice.
     decoder_dim, decoder_depth, decoder_heads : int

@@ -59,7 +59,6 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
     ("lse_bwd", "sm_80", 4): [
         (64, Tile(32, 32, 64, 64, 4, 2)),
         (128, Tile(64, 32, 128, 128, 8, 2)),
-        (256, Tile(32, 32, 256, 256, 8, 1)),
         (1024, Tile(64, 32, 32, 128, 8, 2)),
     ],
     ("lse_fwd", "gfx942", 4): [
