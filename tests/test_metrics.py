@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
@@ -44,6 +44,7 @@ def test_kappa_by_hand() -> None:
     assert kappa(np.array([[16, 4], [6, 14]])) == pytest.approx(0.5, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 6), st.integers(1, 200), st.integers(0, 2**32 - 1))
 def test_against_scikit_learn(classes: int, pixels: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
