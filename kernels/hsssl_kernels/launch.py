@@ -45,7 +45,7 @@ for _bytes in (2, 4):
     TABLE["patch_embed_bwd", "interpreter", _bytes] = [(1024, Tile(64, 32, 32, 0, 4, 1))]
     TABLE["express_fwd", "interpreter", _bytes] = [(1024, Tile(32, 64, 32, 64, 4, 1))]
     TABLE["express_bwd", "interpreter", _bytes] = [(1024, Tile(32, 64, 32, 64, 4, 1))]
-    TABLE["express_top", "interpreter", _bytes] = [(1024, Tile(32, 64, 32, 0, 4, 1))]
+    TABLE["express_top", "interpreter", _bytes] = [(1024, Tile(16, 64, 32, 0, 4, 1))]
 
 # Programs that fill the device, about two a processor: short grids are split over columns up to this.
 PROGRAMS = {"sm_90": 264, "sm_80": 216, "gfx942": 608, "interpreter": 4}
