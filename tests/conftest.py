@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from hsssl import messages
 from hsssl.scenes import Scene, load_scene
+
+# A test is right or wrong, whatever else the machine is doing.
+settings.register_profile("hsssl", deadline=None)
+settings.load_profile("hsssl")
 
 
 @pytest.fixture(scope="session")
