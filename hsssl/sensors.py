@@ -117,6 +117,12 @@ def _table(source: str, **bands: tuple[float, float]) -> Sensor:
     return Sensor(tuple(bands), numbers[:, 0], numbers[:, 1], nominal=False, source=source)
 
 
+def _centres(source: str, **bands: float) -> Sensor:
+    """Make a sensor of ``name=centre``, in nm, whose widths are not at hand."""
+    numbers = np.array(list(bands.values()), dtype=np.float64)
+    return Sensor(tuple(bands), numbers, None, nominal=False, source=source)
+
+
 def _ranges(source: str, **bands: tuple[float, float]) -> Sensor:
     """Make a sensor of ``name=(from, to)`` in micrometres: centre and width of the published range."""
     edges = np.array(list(bands.values()), dtype=np.float64)
@@ -140,6 +146,9 @@ _ESA = (
     "ESA, Sentinel-2 MSI User Guide, Resolutions: Spatial and Spectral (bandwidths of the in-flight units), "
     "sentiwiki.copernicus.eu, 2026-01"
 )
+_ESA_CENTRES = (
+    "ESA, Sentinel-2 MSI User Guide, spatial and spectral resolutions (band centres of Sentinel-2B)"
+)
 _USGS = (
     "USGS, What are the band designations for the Landsat satellites? (nominal band edges), "
     "usgs.gov/faqs/what-are-band-designations-landsat-satellites, 2026-01"
@@ -162,10 +171,10 @@ SENSORS: dict[str, Sensor] = {
         B7=(782.8, 20), B8=(832.8, 106), B8A=(864.7, 21), B9=(945.1, 20), B10=(1373.5, 31), B11=(1613.7, 91),
         B12=(2202.4, 175),
     ),
-    "sentinel-2b": _table(
-        _ESA, B1=(442.2, 21), B2=(492.1, 66), B3=(559.0, 36), B4=(664.9, 31), B5=(703.8, 16), B6=(739.1, 15),
-        B7=(779.7, 20), B8=(832.9, 106), B8A=(864.0, 22), B9=(943.2, 21), B10=(1376.9, 30), B11=(1610.4, 94),
-        B12=(2185.7, 185),
+    "sentinel-2b": _centres(
+        _ESA_CENTRES, B1=442.2, B2=492.1, B3=559.0, B4=664.9, B5=703.8, B6=739.1,
+        B7=779.7, B8=832.9, B8A=864.0, B9=943.2, B10=1376.9, B11=1610.4,
+        B12=2185.7,
     ),
     "landsat-5": _ranges(_USGS, **_TM),
     "landsat-7": _ranges(_USGS, **_ETM),
