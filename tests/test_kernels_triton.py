@@ -170,13 +170,13 @@ def test_a_rank_leaves_out_its_own_rows_among_all(
     mine, t = everyone[offset : offset + 33], torch.tensor(temperature)
     wide = everyone.double()
     exact = lse_reference(wide[offset : offset + 33], wide, temperature, offset)[0]
-    log = lse(mine, everyone, t, offset, False, unit, "triton")[0]
+    log = lse(mine, everyone, t, offset, 0, False, unit, "triton")[0]
     floor = _eps(dtype, temperature)
     assert (log - exact).abs().max() <= floor
     all_log = lse_reference(wide, wide, temperature, 0)[0]
     ones = torch.ones(80, dtype=torch.float64, device=DEVICE)
     sides = (exact, ones[:33], all_log, ones)
-    got = lse_grad(mine, everyone, t, *sides, offset, False, unit, "triton")[0].double()
+    got = lse_grad(mine, everyone, t, *sides, offset, 0, False, unit, "triton")[0].double()
     s = wide[offset : offset + 33] @ wide.T / temperature
     weight = (s - exact[:, None]).exp() + (s - all_log).exp()
     weight[torch.arange(33), torch.arange(33) + offset] = 0

@@ -67,7 +67,7 @@ def lse_launch(
     from hsssl_kernels.lse import kernel
 
     value = f"*{_NAMES[dtype]}"
-    signature = dict.fromkeys(("n", "m", "self_offset", "span"), "i32")
+    signature = dict.fromkeys(("n", "m", "self_offset", "half", "span"), "i32")
     signature |= {"scale": "fp32", "x_ptr": value, "y_ptr": value}
     signature |= dict.fromkeys(("top_ptr", "total_ptr", "x_lse_ptr", "x_weight_ptr", "y_lse_ptr"), "*fp32")
     signature |= dict.fromkeys(("y_weight_ptr", "out_ptr"), "*fp32")
