@@ -117,8 +117,11 @@ def _check_at(
     ours, plain = error(op.fused, inputs, exact), error(op.reference, inputs, exact)
     naive = error(op.plain if op.differentiable else torch.no_grad()(op.plain), inputs, exact)
     floor = max(1e-6, torch.finfo(dtype).eps / 8) / TEMPERATURE
+    # a value of several hundred, as the decorrelating losses have, is not known better than its own spacing
+    spacing = 2 * torch.finfo(torch.float32).eps * exact[0].abs().max().item()
+    floors = [floor + spacing, *[floor] * (len(exact) - 1)]
     # written so that NaN fails
-    passed = all(a <= 2 * b + floor for a, b in zip(ours, plain, strict=True))
+    passed = all(a <= 2 * b + least for a, b, least in zip(ours, plain, floors, strict=True))
     return passed, {"hsssl_kernels": ours, "reference": plain, "naive eager": naive}
 
 

@@ -236,7 +236,8 @@ def test_what_is_wrong_on_one_rank_is_said_on_every_rank(ranks: Ranks) -> None:
             assert (f"{op}: rank {guilty} cannot go on, so no rank does" in message) == (rank != guilty)
         assert "rank 0: (5, 4) torch.float32, fixed temperature 0.5" in said[8]
         assert "rank 1: (5, 4) torch.float64, fixed temperature 0.5" in said[8]
-        assert "rank 0: (5, 4) torch.float32, learnable temperature 0.5; rank 1: (5, 4)" in said[9]
+        assert "rank 0: (5, 4) torch.float32, learnable temperature 0.5, symmetric=False" in said[9]
+        assert "rank 1: (5, 4) torch.float32, fixed temperature 0.5, symmetric=False" in said[9]
         assert "fixed temperature 1.1" in said[10]
         assert "symmetric=True, normalize=True, with gradients; rank 1:" in said[12]
         assert (

@@ -57,6 +57,9 @@ def assert_same_gradients(compiled: Callable[..., Tensor], loss: Loss, n: int) -
 
 
 @COMPILES
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"
+)  # Inductor's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor compiles C++ on a CPU")
 def test_inductor_runs_a_loss() -> None:
     torch.compiler.reset()
