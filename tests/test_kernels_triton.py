@@ -174,7 +174,7 @@ def test_a_rank_leaves_out_its_own_rows_among_all(
     all_log = lse_reference(wide, wide, temperature, 0)[0]
     ones = torch.ones(80, dtype=torch.float64, device=DEVICE)
     sides = (exact, ones[:33], all_log, ones)
-    got = lse_grad(mine, everyone, t, *sides, offset, 0, False, unit, "triton")[0].double()
+    got = lse_grad(mine, everyone, t, *sides, offset, 0, False, unit, "triton", [])[0].double()
     s = wide[offset : offset + 33] @ wide.T / temperature
     weight = (s - exact[:, None]).exp() + (s - all_log).exp()
     weight[torch.arange(33), torch.arange(33) + offset] = 0
@@ -199,7 +199,7 @@ def test_a_rank_leaves_out_its_rows_and_their_partners(rank: int, unit: bool, ba
     all_log = lse_reference(everyone, everyone, 0.1, 0, 9)[0]
     ones = torch.ones(72, dtype=torch.float64, device=DEVICE)
     sides = (right, ones[:18], all_log, ones)
-    total = lse_grad(narrow[rows], narrow, t, *sides, 18 * rank, 9, False, unit, backend)[0].double()
+    total = lse_grad(narrow[rows], narrow, t, *sides, 18 * rank, 9, False, unit, backend, [])[0].double()
     s = everyone[rows] @ everyone.T / 0.1
     weight = (s - right[:, None]).exp() + (s - all_log).exp()
     for i in range(18):

@@ -5,7 +5,8 @@
 
 A program owns a block of rows and walks over blocks of columns; S lives in registers. Saved between
 the two: n logarithms; recomputed: S. A row's entries with itself and with its partner can be left out.
-Forward 2 n m D operations, backward 4 n m D; bytes O((n + m) D). Few rows against many columns (a
+Forward 2 n m D operations, backward 4 n m D, and 2 n m D more for every further block of columns where D is
+too wide for one; bytes O((n + m) D). Few rows against many columns (a
 queue) are split over columns, and the parts merged in a fixed order: no atomics, the same bits every
 time.
 
@@ -135,6 +136,10 @@ def _lse_bwd_kernel(
     x_weight_ptr,  # (n,) float32; where UNIT, times 2^(scale - lse)
     y_lse_ptr,  # (m,) float32
     y_weight_ptr,  # (m,) float32
+    x_label_ptr,  # (n,) int64, read where LABELS as are the next three
+    y_label_ptr,  # (m,) int64
+    x_pull_ptr,  # (n,) float32
+    y_pull_ptr,  # (m,) float32
     out_ptr,  # (splits, n, D) float32
     scale,
     n,
@@ -151,6 +156,7 @@ def _lse_bwd_kernel(
     UNIT: tl.constexpr,
     EXCLUDE_SELF: tl.constexpr,
     PAIRS: tl.constexpr,
+    LABELS: tl.constexpr,
 ):
     first = tl.program_id(0) * BLOCK_M
     split = tl.program_id(2)
@@ -165,6 +171,9 @@ def _lse_bwd_kernel(
     x_weight = tl.load(x_weight_ptr + first + rows, mask=rows < n - first, other=0.0)
     if not UNIT:
         x_lse = tl.load(x_lse_ptr + first + rows, mask=rows < n - first, other=float("inf"))
+    if LABELS:
+        x_label = tl.load(x_label_ptr + first + rows, mask=rows < n - first, other=0)
+        x_pull = tl.load(x_pull_ptr + first + rows, mask=rows < n - first, other=0.0)
     out = tl.zeros([BLOCK_M, BLOCK_O], dtype=tl.float32)
     for j in range(split * span, tl.minimum((split + 1) * span, m), BLOCK_N):
         y_base = y_ptr + j * wide_d
@@ -183,6 +192,11 @@ def _lse_bwd_kernel(
             w = tl.exp2(s - x_lse[:, None]) * x_weight[:, None]
             w += tl.exp2(s - y_lse[None, :]) * y_weight[None, :]
             w = tl.where((cols < m - j)[None, :], w, 0.0)
+        if LABELS:
+            y_label = tl.load(y_label_ptr + j + cols, mask=cols < m - j, other=0)
+            y_pull = tl.load(y_pull_ptr + j + cols, mask=cols < m - j, other=0.0)
+            pull = (x_pull[:, None] + y_pull[None, :]) * tl.exp2(1.0 * LIFT)
+            w -= tl.where(x_label[:, None] == y_label[None, :], pull, 0.0)
         if EXCLUDE_SELF:
             w = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], 0.0, w)
         if BLOCK_D >= D and BLOCK_D == BLOCK_O:
@@ -237,8 +251,12 @@ def launch_lse_grad(
     self_offset: int,
     half: int,
     unit: bool,
+    positives: tuple[Tensor, ...],
 ) -> Tensor:
-    """Return W y (n, D), float32; the sides are (log-sum-exp, weight) of rows and of columns."""
+    """Return W y (n, D), float32; the sides are (log-sum-exp, weight) of rows and of columns.
+
+    ``positives`` is empty, or the labels and pulls of both sides: see `lse_grad_blocked`.
+    """
     (n, columns), m = x.shape, len(y)
     arch = architecture(x)
     tile = tile_for("lse_bwd", arch, x.dtype, columns)
@@ -246,6 +264,7 @@ def launch_lse_grad(
     splits, span = splits_for(tile, arch, row_blocks * out_blocks, m)
     fixed = _fixed_shift(unit, scale)
     (x_lse, x_weight), (y_lse, y_weight) = (_reference(*side, scale, fixed) for side in (x_side, y_side))
+    labels, pulls = positives[:2] or (x_weight, y_weight), positives[2:] or (x_weight, y_weight)
     parts = torch.empty(splits, n, columns, dtype=torch.float32, device=x.device)
     _lse_bwd_kernel[(row_blocks, out_blocks, splits)](
         x_ptr=x.contiguous(),
@@ -254,6 +273,10 @@ def launch_lse_grad(
         x_weight_ptr=x_weight,
         y_lse_ptr=y_lse,
         y_weight_ptr=y_weight,
+        x_label_ptr=labels[0].contiguous(),
+        y_label_ptr=labels[1].contiguous(),
+        x_pull_ptr=pulls[0].float().contiguous(),
+        y_pull_ptr=pulls[1].float().contiguous(),
         out_ptr=parts,
         scale=_in_base_2(scale),
         n=n,
@@ -270,6 +293,7 @@ def launch_lse_grad(
         UNIT=fixed,
         EXCLUDE_SELF=self_offset >= 0,
         PAIRS=half > 0,
+        LABELS=bool(positives),
         **tile.options(),
     )
     return parts.sum(0) if splits > 1 else parts[0]
