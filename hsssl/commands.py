@@ -90,9 +90,10 @@ def embed(
     variable: str | None = None,
     wavelengths: str | None = None,
     reader_options: Options | None = None,
+    progress: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write the features of every pixel of a cube to a GeoTIFF.
+    """Write the features of every pixel of a cube of any size to a file, tile by tile.
 
     Parameters
     ----------
@@ -101,21 +102,25 @@ def embed(
     cube : str
         Path or scene name.
     out : str
-        GeoTIFF to write: float32, a band a dimension, NaN where nothing was measured.
+        GeoTIFF (.tif) or ENVI image (any other extension) to write: float32, a band a dimension, NaN where
+        nothing was measured.
     variable : str, optional
         Which variable of a .mat file.
     wavelengths : str, optional
         A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
     reader_options : dict, optional
         What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    progress : bool
+        Show a bar with pixels per second where stderr is no terminal too.
     overwrite : bool
         Replace the file at --out.
     """
     refuse_existing(out, overwrite=overwrite)
     encoder = hsssl.load_encoder(run)
     opened = open_input(cube, variable, wavelengths, reader_options)
-    features = hsssl.embed(encoder, opened, out=out, overwrite=overwrite)
-    print(f"{out}: {features.shape[0]} x {features.shape[1]} pixels, {features.shape[2]} dimensions")
+    hsssl.embed(encoder, opened, out=out, overwrite=overwrite, progress=progress or None)
+    spec = spec_of(encoder)
+    print(f"{out}: {opened.rows} x {opened.cols} pixels, {spec.embed_dim * len(spec.windows)} dimensions")
 
 
 def evaluate(
@@ -292,9 +297,10 @@ def classify(
     variable: str | None = None,
     wavelengths: str | None = None,
     reader_options: Options | None = None,
+    progress: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a class map of the whole scene, learnt from its labelled pixels.
+    """Write a class map of a scene of any size, learnt from its labelled pixels, tile by tile.
 
     Parameters
     ----------
@@ -303,7 +309,8 @@ def classify(
     cube : str
         Path or scene name.
     out : str
-        GeoTIFF to write: uint8, nodata 0, palette and class names.
+        GeoTIFF (.tif) or ENVI classification (any other extension) to write: uint8, nodata 0, palette and
+        class names.
     labels : str, optional
         Class ids, 0 unlabelled. A named scene brings its own.
     classifier : str
@@ -314,6 +321,8 @@ def classify(
         A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
     reader_options : dict, optional
         What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    progress : bool
+        Show a bar with pixels per second where stderr is no terminal too.
     overwrite : bool
         Replace the file at --out.
     """
@@ -329,6 +338,7 @@ def classify(
         class_names=class_names_of(cube),
         out=out,
         overwrite=overwrite,
+        progress=progress or None,
     )
     print(f"{out}: {opened.rows} x {opened.cols} pixels")
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 
 from hsssl.cube import Cube
-from hsssl.maps import CLASS_COLORS, open_raster, write_class_map, write_features, write_raster
+from hsssl.geotiff_writer import open_raster
+from hsssl.maps import CLASS_COLORS, write_class_map, write_features, write_raster
 from hsssl.readers import read
 from make_fixtures import small_values, write_tif
 from strategies import arrays

@@ -332,13 +332,15 @@ def test_unmix_refuses(cube: Cube, options: dict, message: str) -> None:
         hsssl.unmix(cube, **options)
 
 
-def test_strips_change_nothing(few_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_change_nothing(few_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for method in ("pure_pixels", "egu_net_spatial"):
         whole = hsssl.unmix(scene(), endmembers=3, method=method, progress=False)
         with monkeypatch.context() as small:
             small.setattr(import_module("hsssl.prepare"), "_TILE_VALUES", 20 * 12 * 5)
-            strips = hsssl.unmix(scene(), endmembers=3, method=method, progress=False)
-        np.testing.assert_allclose(strips.abundances, whole.abundances, atol=1e-5)
+            small.setattr(import_module("hsssl.stream"), "BLOCK", 8)
+            small.setattr(import_module("hsssl.stream"), "TILE_BYTES", 1)
+            tiles = hsssl.unmix(scene(), endmembers=3, method=method, progress=False)
+        np.testing.assert_allclose(tiles.abundances, whole.abundances, atol=1e-5)
 
 
 def test_a_part_of_many_pixels_is_enough(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
