@@ -91,6 +91,9 @@ def open_raster(
         "nodata": nodata, "crs": like.crs, "tiled": True, "blockxsize": block, "blockysize": block,
         "compress": "deflate", "predictor": _predictor(dtype), "interleave": "band", "bigtiff": "if_safer",
     }  # fmt: skip
+    if np.dtype(dtype).kind == "f":
+        # Half the time of the usual level 6, for 2 % more bytes of features.
+        profile["zlevel"] = 1
     if like.transform is not None:
         profile["transform"] = rasterio.Affine(*like.transform)
     with (
