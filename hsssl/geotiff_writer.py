@@ -16,7 +16,7 @@ from hsssl.atomic import atomic_path, refuse_existing
 from hsssl.cube import Cube
 from hsssl.stream import BLOCK, Tile
 
-__all__ = ["is_geotiff", "open_raster", "write_tile"]
+__all__ = ["is_geotiff", "make_cog", "open_raster", "write_tile"]
 
 # What GDAL and its users keep beside a raster; left from an overwritten one, it would describe the new one.
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
@@ -129,6 +129,45 @@ def write_tile(raster: Any, tile: Tile, block: NDArray[Any]) -> None:
     for first in range(0, len(planes), step):
         group = np.ascontiguousarray(planes[first : first + step])
         raster.write(group, indexes=range(first + 1, first + 1 + len(group)), window=window)
+
+
+def make_cog(path: str | os.PathLike[str], *, resampling: str = "average") -> None:
+    """Rewrite a GeoTIFF as a cloud-optimised one, with overviews; values, tags and palette stay.
+
+    The old file stays until the new one is whole.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    resampling : {"average", "nearest", "mode"}
+        How overviews follow from the pixels; not "average" for classes.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read or written.
+
+    References
+    ----------
+    Open Geospatial Consortium, OGC Cloud Optimized GeoTIFF Standard, 21-026, 2023.
+
+    Examples
+    --------
+    >>> make_cog("features.tif")                                            # doctest: +SKIP
+    """
+    import rasterio
+    from rasterio.shutil import copy
+
+    with rasterio.open(path) as raster:
+        block, level = raster.block_shapes[0][0], "1" if np.dtype(raster.dtypes[0]).kind == "f" else "6"
+    options = {
+        "COMPRESS": "DEFLATE", "PREDICTOR": "YES", "LEVEL": level, "BIGTIFF": "IF_SAFER",
+        "BLOCKSIZE": str(max(128, block)), "OVERVIEW_RESAMPLING": resampling.upper(),
+    }  # fmt: skip
+    # What lies beside the file still describes it, and must not be copied to a temporary name.
+    with atomic_path(path) as temporary, rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_PAM_ENABLED=False):
+        copy(path, temporary, driver="COG", **options)
 
 
 def _predictor(dtype: str) -> int:
