@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from hsssl.atomic import refuse_existing
 from hsssl.cube import Cube
 from hsssl.embed import FeatureTiles
 from hsssl.evaluate.classifiers import CLASSIFIERS, Predict
-from hsssl.maps import WriteTile, open_class_map
+from hsssl.maps import WriteTile, open_class_map, refuse_map
 from hsssl.messages import unknown_name
 from hsssl.sampling import ResidentScene
 from hsssl.stream import Tick, Tile, stream_tiles
@@ -100,10 +99,11 @@ def classify(
     FileExistsError
         If there is a file at ``out`` and ``overwrite`` is off.
     ValueError
-        If the labels have another shape than the cube, fewer than two classes, or ids beyond 255.
+        If the labels have another shape than the cube, fewer than two classes, or ids beyond 255, or ``out``
+        is named as another format's file.
     """
     if out is not None:
-        refuse_existing(out, overwrite=overwrite)  # before the work, not after it
+        refuse_map(out, overwrite=overwrite)  # before the work, not after it
     _check_labels(labels, (cube.rows, cube.cols))
     if classifier not in CLASSIFIERS:
         raise unknown_name("classifier", classifier, CLASSIFIERS)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import hsssl
-from hsssl.atomic import refuse_existing
 from hsssl.command_inputs import (
     AS_IT_IS,
     Argument,
@@ -26,6 +25,7 @@ from hsssl.cube import Cube
 from hsssl.demo import demo
 from hsssl.encoders import ENCODERS
 from hsssl.geotiff_writer import is_geotiff, make_cog
+from hsssl.maps import refuse_map
 from hsssl.methods import METHODS
 from hsssl.spec import spec_of
 from hsssl.train import pretrain as run_pretraining
@@ -102,7 +102,7 @@ def embed(
     overwrite : bool
         Replace the file at --out.
     """
-    refuse_existing(out, overwrite=overwrite)
+    refuse_map(out, overwrite=overwrite)
     _check_cog(out, cog)
     encoder = hsssl.load_encoder(run)
     opened = opening.open(cube)
@@ -287,7 +287,7 @@ def classify(
     overwrite : bool
         Replace the file at --out.
     """
-    refuse_existing(out, overwrite=overwrite)
+    refuse_map(out, overwrite=overwrite)
     _check_cog(out, cog)
     encoder = hsssl.load_encoder(run)
     opened = opening.open(cube)

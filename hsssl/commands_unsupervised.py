@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import hsssl
 from hsssl.atomic import refuse_existing
@@ -21,6 +21,7 @@ def unmix(
     rule: str | None = None,
     seed: int = 0,
     reference: str | None = None,
+    maps: Literal["geotiff", "envi"] = "geotiff",
     opening: Opening = AS_IT_IS,
     overwrite: bool = False,
 ) -> None:
@@ -33,7 +34,7 @@ def unmix(
     endmembers : int
         How many.
     out : str
-        Folder to write: abundances.tif (float32, NaN where not measured), error.tif, endmembers.csv and .sli,
+        Folder to write: abundances and error (float32, NaN where not measured), endmembers.csv and .sli,
         pictures, report.html.
     method : str
         pure_pixels, daeu, egu_net, egu_net_spatial, vca, nfindr, spa or atgp.
@@ -43,20 +44,22 @@ def unmix(
         Key of all that is drawn.
     reference : str, optional
         Spectral library (ENVI .sli or CSV) to draw beside the endmembers.
+    maps : str
+        Format of abundances and error.
     overwrite : bool
         Replace the files at --out.
     """
     from hsssl.unmix.library import read_library
     from hsssl.unmix.output import FILES, matched, write_unmixing
 
-    for name in FILES:
+    for name in sorted(FILES):
         refuse_existing(os.path.join(out, name), overwrite=overwrite)
     library = None if reference is None else read_library(reference)
     opened = opening.open(cube)
     if library is not None:
         library.on(opened)  # refused before the work, not after it
     mix = hsssl.unmix(opened, endmembers=endmembers, method=method, rule=rule, seed=seed)
-    report = write_unmixing(out, mix, reference=library, overwrite=overwrite)
+    report = write_unmixing(out, mix, reference=library, maps=maps, overwrite=overwrite)
     for name, pair in zip(mix.names, matched(mix, library), strict=True):
         print(name if pair is None else f"{name}: {pair[0]}, spectral angle {pair[1]:.3f} rad")
     print(report)

@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hsssl.atomic import refuse_existing
 from hsssl.cube import Cube
-from hsssl.maps import WriteTile, open_features
+from hsssl.maps import WriteTile, open_features, refuse_map
 from hsssl.sampling import ResidentScene, load_resident
 from hsssl.spec import EncoderSpec, Sensor, fit_cube, spec_of
 from hsssl.stream import Tick, Tile, block_side, cut_tiles, stream_tiles
@@ -104,11 +103,11 @@ def embed(
     FileExistsError
         If there is a file at ``out`` and ``overwrite`` is off.
     ValueError
-        If the encoder has no specification, a patch is larger than the scene, a window is even, or
-        the bands do not fit (see `hsssl.spec.fit_cube`).
+        If the encoder has no specification, a patch is larger than the scene, a window is even, the bands do
+        not fit (see `hsssl.spec.fit_cube`), or ``out`` is named as another format's file.
     """
     if out is not None:
-        refuse_existing(out, overwrite=overwrite)  # before the work, not after it
+        refuse_map(out, overwrite=overwrite)  # before the work, not after it
     features = FeatureTiles.of(encoder, cube, windows=windows, batch_values=batch_values, device=device)
     if out is not None:
         block = block_side(features.pixel_bytes)

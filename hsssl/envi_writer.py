@@ -77,8 +77,16 @@ class EnviWriter:
 
 
 def envi_paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Return header and data file of an image named by either: "scene.hdr" goes with "scene.img"."""
+    """Return header and data file of an image named by either: "scene.hdr" goes with "scene.img".
+
+    Raises
+    ------
+    ValueError
+        If the extension is another format's.
+    """
     file = Path(path)
+    if file.suffix.lower() in NEVER_DATA - {".hdr"}:
+        raise ValueError(f"{path}: {file.suffix} is no ENVI image; end it in .tif (GeoTIFF), .hdr or .img")
     if file.suffix.lower() == ".hdr":
         return file, file.with_suffix(".img")
     return file.with_suffix(".hdr"), file
@@ -140,8 +148,6 @@ def open_envi(
     https://www.nv5geospatialsoftware.com/docs/ENVIHeaderFiles.html (2026-01)
     """
     header, data = envi_paths(path)
-    if data.suffix.lower() in NEVER_DATA:
-        raise ValueError(f"{path}: {data.suffix} is no ENVI image's; end it in .tif (GeoTIFF), .hdr or .img")
     for file in (header, data):
         refuse_existing(file, overwrite=overwrite)
     text = _header_text(like, count, dtype, nodata, descriptions, interleave, byte_order, fields, str(data))

@@ -12,9 +12,9 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.atomic import write_text_atomic
+from hsssl.atomic import refuse_existing, refuse_place, write_text_atomic
 from hsssl.cube import Cube
-from hsssl.envi_writer import class_fields, open_envi
+from hsssl.envi_writer import class_fields, envi_paths, open_envi
 from hsssl.geotiff_writer import is_geotiff, open_raster, write_tile
 from hsssl.stream import BLOCK, Tile, cut_tiles
 
@@ -24,6 +24,7 @@ __all__ = [
     "open_class_map",
     "open_features",
     "open_map",
+    "refuse_map",
     "write_class_map",
     "write_features",
     "write_raster",
@@ -44,6 +45,23 @@ CLASS_COLORS: NDArray[np.uint8] = np.array(
     dtype=np.uint8,
 )  # fmt: skip
 CLASS_COLORS.flags.writeable = False
+
+
+def refuse_map(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise, before any work is done, what `open_map` would say about the name of a map.
+
+    Raises
+    ------
+    FileExistsError
+        If a file exists and ``overwrite`` is off.
+    FileNotFoundError, IsADirectoryError
+        If its folder does not exist, or it is a folder.
+    ValueError
+        If the extension is another format's.
+    """
+    for file in (path,) if is_geotiff(path) else envi_paths(path):
+        refuse_place(file)
+        refuse_existing(file, overwrite=overwrite)
 
 
 @contextmanager

@@ -166,6 +166,28 @@ def test_class_maps_as_envi_have_names_and_colours(scene, encoder, labels, tmp_p
     assert "file type = ENVI Classification" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("map.png", ValueError, r"\.png is no ENVI image; end it in \.tif"),
+        ("absent/map.tif", FileNotFoundError, "there is no folder"),
+        ("folder.tif", IsADirectoryError, "is a folder"),
+        ("old.hdr", FileExistsError, r"old\.img: exists; pass --overwrite"),
+    ],
+)
+def test_names_that_cannot_be_are_refused_before_any_work(
+    scene, encoder, labels, tmp_path, name, error, message
+):
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "old.img").touch()
+    file = InFile(scene)
+    with pytest.raises(error, match=message):
+        embed(encoder, file.cube, out=tmp_path / name)
+    with pytest.raises(error, match=message):
+        classify(encoder, file.cube, labels, out=tmp_path / name)
+    assert file.windows == []
+
+
 class Falls(torch.nn.Module):
     """An encoder that fails at the fourth tile."""
 
