@@ -126,6 +126,41 @@ LABELS = torch.tensor([0, 0, 1, 1])
             ValueError,
             r'needs reduction="mean"',
         ),
+        (
+            lambda: nt_xent(Z, Z, temperature=torch.ones((), device="meta")),
+            ValueError,
+            r"one without a value",
+        ),
+        (
+            lambda: nt_xent(Z, Z, temperature=torch.ones(1).to_sparse()),
+            ValueError,
+            r"one of layout torch.sparse_coo; pass a float",
+        ),
+        (lambda: nt_xent(Z, Z, normalize="no"), TypeError, r"nt_xent: `normalize` must be True or False"),
+        (
+            lambda: info_nce(Z, Z, normalize=1),
+            TypeError,
+            r"info_nce: `normalize` must be True or False, got 1",
+        ),
+        (lambda: info_nce(Z, Z, symmetric="yes"), TypeError, r"`symmetric` must be True or False, got 'yes'"),
+        (
+            lambda: sup_con(Z, LABELS, normalize=None),
+            TypeError,
+            r"`normalize` must be True or False, got None",
+        ),
+        (
+            lambda: nt_xent(Z, Z, gather_distributed="yes"),
+            TypeError,
+            r"nt_xent: `gather_distributed` must be",
+        ),
+        (lambda: info_nce(Z, Z, gather_distributed=2), TypeError, r"info_nce: `gather_distributed` must be"),
+        (lambda: sup_con(Z, LABELS, gather_distributed=0), TypeError, r"sup_con: `gather_distributed` must"),
+        (lambda: sinkhorn(Z, gather_distributed="no"), TypeError, r"sinkhorn: `gather_distributed` must be"),
+        (
+            lambda: sup_con(Z, LABELS.to_sparse()),
+            TypeError,
+            r"`labels` must be a dense tensor, got torch.sparse",
+        ),
         (lambda: sup_con(Z, LABELS[:3]), ValueError, r"sup_con: `labels` must have shape \(4,\), got \(3,\)"),
         (
             lambda: sup_con(Z, LABELS.float()),

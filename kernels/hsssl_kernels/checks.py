@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_flag",
     "check_number",
     "check_pair",
     "check_reduction",
@@ -81,12 +82,23 @@ def check_temperature(op: str, temperature: float | Tensor) -> Tensor:
                 f"{op}: `temperature` must be a number or a floating-point tensor of one element, "
                 f"got {temperature.dtype} of shape {tuple(temperature.shape)}; pass one value"
             )
+        if temperature.is_meta or temperature.layout != torch.strided:
+            kind = "one without a value" if temperature.is_meta else f"one of layout {temperature.layout}"
+            raise ValueError(
+                f"{op}: `temperature` must be a dense tensor with a value, got {kind}; pass a float"
+            )
         if not torch.compiler.is_compiling():
             _check_value(op, float(temperature.detach()))
         return temperature
     check_number(op, "temperature", temperature, "a number or a tensor of one element")
     _check_value(op, float(temperature))
     return torch.tensor(float(temperature), dtype=torch.float64)
+
+
+def check_flag(op: str, name: str, value: object) -> None:
+    """Refuse anything but True and False; a word like "no" would count as True."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: `{name}` must be True or False, got {value!r}; pass a bool")
 
 
 def check_number(op: str, name: str, value: object, wanted: str = "a number") -> None:

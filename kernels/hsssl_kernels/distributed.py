@@ -54,10 +54,15 @@ def together(op: str, world: int, check: Callable[[], T], say: Callable[[T], str
     return found
 
 
-def described(x: Tensor, temperature: Tensor) -> str:
-    """Return the shape and dtype of a batch, and the temperature, as ranks compare them."""
+def described(x: Tensor, temperature: Tensor, **flags: bool) -> str:
+    """Return the batch's shape and dtype, the temperature and the settings, as ranks compare them."""
     kind = "learnable" if temperature.requires_grad else "fixed"
-    return f"{tuple(x.shape)} {x.dtype}, {kind} temperature {float(temperature.detach())}"
+    settings = "".join(f", {name}={value}" for name, value in flags.items())
+    tracked = "with" if torch.is_grad_enabled() else "without"
+    return (
+        f"{tuple(x.shape)} {x.dtype}, {kind} temperature {float(temperature.detach())}{settings}, "
+        f"{tracked} gradients"
+    )
 
 
 def gather(x: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
                 # a D that no power of two divides takes other loads, so one is compiled beside each;
-                # self-pairs, which cost most, are left out of the even ones
-                for columns, exclude in ((largest, True), (largest - 12, False)):
+                # leaving rows and their partners out costs most, so the even ones all do
+                for columns, exclude in ((largest, True), (largest - 12, True), (largest - 12, False)):
                     for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
                         if columns % 16 == 0 or dtype != torch.float16:
                             for unit in (True, False):
@@ -60,25 +60,23 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         yield _view_launch(bands, patch_size, raw, written, full)
 
 
-def lse_launch(
-    name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, exclude_self: bool
-) -> Shipped:
+def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, exclude: bool) -> Shipped:
     """Return one launch of "lse_fwd" or "lse_bwd"."""
     from hsssl_kernels.lse import kernel
 
     value = f"*{_NAMES[dtype]}"
-    signature = dict.fromkeys(("n", "m", "self_offset", "span"), "i32")
+    signature = dict.fromkeys(("n", "m", "self_offset", "half", "span"), "i32")
     signature |= {"scale": "fp32", "x_ptr": value, "y_ptr": value}
     signature |= dict.fromkeys(("top_ptr", "total_ptr", "x_lse_ptr", "x_weight_ptr", "y_lse_ptr"), "*fp32")
     signature |= dict.fromkeys(("y_weight_ptr", "out_ptr"), "*fp32")
     constants = {"D": columns, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
-    constants |= {"UNIT": unit, "EXCLUDE_SELF": exclude_self}
+    constants |= {"UNIT": unit, "EXCLUDE_SELF": exclude, "PAIRS": exclude}
     function = kernel._lse_fwd_kernel
     if name == "lse_bwd":
         function = kernel._lse_bwd_kernel
         constants |= {"BLOCK_O": tile.block_o, "LIFT": 14 if dtype == torch.float16 else 0}
     label = f"{name} D={columns} {_NAMES[dtype]} {'unit' if unit else 'raw'} {tuple(tile)}"
-    label += " without self" if exclude_self else ""
+    label += " without pairs" if exclude else ""
     return Shipped(label, _NAMES[dtype], function, signature, constants, tile.options(), True)
 
 

@@ -4,9 +4,10 @@
     backward  out_i = sum_j W_ij y_j,   W_ij = a_i exp(S_ij - r_i) + b_j exp(S_ij - c_j)
 
 A program owns a block of rows and walks over blocks of columns; S lives in registers. Saved between
-the two: n logarithms; recomputed: S. Forward 2 n m D operations, backward 4 n m D; bytes O((n + m) D).
-Few rows against many columns (a queue) are split over columns, and the parts merged in a fixed
-order: no atomics, the same bits every time.
+the two: n logarithms; recomputed: S. A row's entries with itself and with its partner can be left out.
+Forward 2 n m D operations, backward 4 n m D; bytes O((n + m) D). Few rows against many columns (a
+queue) are split over columns, and the parts merged in a fixed order: no atomics, the same bits every
+time.
 
 Logarithms inside are to base 2. Rows of norm 1 bound |S| by the scale, so that a constant takes the
 place of the running maximum and W takes one exponential: exp(S - c) (u_i + v_j).
@@ -59,6 +60,17 @@ def _similarity(
 
 
 @triton.jit
+def _keys(rows, half, PAIRS: tl.constexpr):
+    """Return numbers that are equal for a row and itself, and with PAIRS for its partner."""
+    if PAIRS:
+        block = rows // half
+        keys = (block // 2) * half + (rows - block * half)
+    else:
+        keys = rows
+    return keys
+
+
+@triton.jit
 def _lse_fwd_kernel(
     x_ptr,  # (n, D)
     y_ptr,  # (m, D)
@@ -68,6 +80,7 @@ def _lse_fwd_kernel(
     n,
     m,
     self_offset,
+    half,
     span,  # columns of one split, a multiple of BLOCK_N
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -75,12 +88,14 @@ def _lse_fwd_kernel(
     BLOCK_D: tl.constexpr,
     UNIT: tl.constexpr,
     EXCLUDE_SELF: tl.constexpr,
+    PAIRS: tl.constexpr,
 ):
     first = tl.program_id(0) * BLOCK_M
     split = tl.program_id(1)
     rows = tl.arange(0, BLOCK_M)
     cols = tl.arange(0, BLOCK_N)
     columns = tl.arange(0, BLOCK_D)
+    own = _keys(first + self_offset + rows, half, PAIRS)
     wide_d = tl.full([], D, tl.int64)  # rows x D may pass 2^31
     x_base = x_ptr + first * wide_d
     x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
@@ -98,7 +113,7 @@ def _lse_fwd_kernel(
         else:
             s = s * scale + tl.where(cols < m - j, 0.0, float("-inf"))[None, :]
         if EXCLUDE_SELF:
-            s = tl.where((first + self_offset + rows)[:, None] == (j + cols)[None, :], float("-inf"), s)
+            s = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], float("-inf"), s)
         if UNIT:
             total += tl.sum(tl.exp2(s), 1)
         else:
@@ -125,6 +140,7 @@ def _lse_bwd_kernel(
     n,
     m,
     self_offset,
+    half,
     span,
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -134,6 +150,7 @@ def _lse_bwd_kernel(
     LIFT: tl.constexpr,  # W is formed 2^LIFT times too large, off float16's subnormal numbers
     UNIT: tl.constexpr,
     EXCLUDE_SELF: tl.constexpr,
+    PAIRS: tl.constexpr,
 ):
     first = tl.program_id(0) * BLOCK_M
     split = tl.program_id(2)
@@ -141,6 +158,7 @@ def _lse_bwd_kernel(
     cols = tl.arange(0, BLOCK_N)
     columns = tl.arange(0, BLOCK_D)
     out_columns = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    own = _keys(first + self_offset + rows, half, PAIRS)
     wide_d = tl.full([], D, tl.int64)  # rows x D may pass 2^31
     x_base = x_ptr + first * wide_d
     x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
@@ -166,7 +184,7 @@ def _lse_bwd_kernel(
             w += tl.exp2(s - y_lse[None, :]) * y_weight[None, :]
             w = tl.where((cols < m - j)[None, :], w, 0.0)
         if EXCLUDE_SELF:
-            w = tl.where((first + self_offset + rows)[:, None] == (j + cols)[None, :], 0.0, w)
+            w = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], 0.0, w)
         if BLOCK_D >= D and BLOCK_D == BLOCK_O:
             y_out = y_tile
         else:
@@ -178,8 +196,8 @@ def _lse_bwd_kernel(
     tl.store(out_base + rows[:, None] * D + out_columns[None, :], out, mask=inside)
 
 
-def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool) -> Tensor:
-    """Return the natural log-sum-exp (n,), float64, of every row of x y^T scale."""
+def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, half: int, unit: bool) -> Tensor:
+    """Return the natural log-sum-exp (n,), float64, of every row of x y^T scale, some entries left out."""
     (n, columns), m = x.shape, len(y)
     arch = architecture(x)
     tile = tile_for("lse_fwd", arch, x.dtype, columns)
@@ -195,6 +213,7 @@ def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool)
         n=n,
         m=m,
         self_offset=self_offset,
+        half=half,
         span=span,
         D=columns,
         BLOCK_M=tile.block_m,
@@ -202,6 +221,7 @@ def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool)
         BLOCK_D=tile.block_d,
         UNIT=_fixed_shift(unit, scale),
         EXCLUDE_SELF=self_offset >= 0,
+        PAIRS=half > 0,
         **tile.options(),
     )
     log = (top.double() + total.double().log2()) * math.log(2)  # (splits, n)
@@ -215,6 +235,7 @@ def launch_lse_grad(
     x_side: tuple[Tensor, Tensor],
     y_side: tuple[Tensor, Tensor],
     self_offset: int,
+    half: int,
     unit: bool,
 ) -> Tensor:
     """Return W y (n, D), float32; the sides are (log-sum-exp, weight) of rows and of columns."""
@@ -238,6 +259,7 @@ def launch_lse_grad(
         n=n,
         m=m,
         self_offset=self_offset,
+        half=half,
         span=span,
         D=columns,
         BLOCK_M=tile.block_m,
@@ -247,6 +269,7 @@ def launch_lse_grad(
         LIFT=14 if x.dtype == torch.float16 else 0,
         UNIT=fixed,
         EXCLUDE_SELF=self_offset >= 0,
+        PAIRS=half > 0,
         **tile.options(),
     )
     return parts.sum(0) if splits > 1 else parts[0]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hsssl_kernels.checks import log_dtype, scale_of
 from hsssl_kernels.dispatch import register
-from hsssl_kernels.lse.tiles import drop_self, same, similarity, tiles
+from hsssl_kernels.lse.tiles import leave_out, same, similarity, tiles
 from hsssl_kernels.rows import unit_rows
 
 __all__ = ["expected_similarity", "is_swept", "wide_rows"]
@@ -58,7 +58,7 @@ def expected_similarity_blocked(
     for rows, cols in tiles(len(x), len(y), triangle, _TILE):
         tile = similarity(scaled[rows], y[cols], scratch)  # (r, c)
         share = (tile - x_log[rows, None]).exp_()
-        drop_self(share, rows.start, cols.start, self_offset, 0.0)
+        leave_out(share, rows.start, cols.start, self_offset, 0, 0.0)
         _add(by_rows[:, rows], share, tile, 1)
         if y_log.numel() or (triangle and rows != cols):
             torch.sub(tile, column_log[cols], out=share).exp_()

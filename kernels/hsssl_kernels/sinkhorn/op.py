@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_number, check_rows
+from hsssl_kernels.checks import check_flag, check_number, check_rows
 from hsssl_kernels.dispatch import Backend, choose_backend, register
 from hsssl_kernels.distributed import gather, rank_and_world, together
 from hsssl_kernels.sinkhorn.blocked import finish_blocked, next_columns_blocked, sinkhorn_blocked
@@ -64,6 +64,7 @@ def sinkhorn(
     >>> sinkhorn(torch.tensor([[1.0, 0.9], [0.8, 0.1]]), epsilon=0.5, iterations=50).sum(0).round()
     tensor([1., 1.])
     """
+    check_flag("sinkhorn", "gather_distributed", gather_distributed)
     world = rank_and_world(gather_distributed)[1]
 
     def check() -> str:
