@@ -1,5 +1,6 @@
 """Features and class maps of scenes in files: those of the scene in memory, a tile at a time."""
 
+import hashlib
 import importlib
 import weakref
 
@@ -14,10 +15,12 @@ from hsssl.classify import classify
 from hsssl.cube import Cube
 from hsssl.embed import embed
 from hsssl.encoders import build_encoder
+from hsssl.info import describe
 from hsssl.lazy import LazyValues
 from hsssl.maps import CLASS_COLORS
 from hsssl.prepare import prepare
 from hsssl.readers import read
+from hsssl.run import describe_inputs
 from hsssl.spec import EncoderSpec, Sensor
 from make_fixtures import UTM33
 
@@ -186,6 +189,18 @@ def test_names_that_cannot_be_are_refused_before_any_work(
     with pytest.raises(error, match=message):
         classify(encoder, file.cube, labels, out=tmp_path / name)
     assert file.windows == []
+
+
+def test_inputs_are_hashed_and_scanned_by_strips(scene, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("hsssl.prepare"), "_TILE_VALUES", 5 * COLS * BANDS)
+    file = InFile(scene)
+    expected = hashlib.sha256(scene.values.tobytes()).hexdigest()
+    assert [entry["values_sha256"] for entry in describe_inputs([scene, file.cube])] == [expected] * 2
+    assert {key: describe(file.cube)[key] for key in ("statistics", "band_statistics", "suspicious")} == {
+        key: describe(scene)[key] for key in ("statistics", "band_statistics", "suspicious")
+    }
+    assert set(file.windows) == {(5, COLS), (2, COLS)}
+    assert file.most <= 2
 
 
 class Falls(torch.nn.Module):
