@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -120,8 +120,8 @@ def forget(path: Path) -> None:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def rate(folder: Path, rows: int, rounds: int, classifier: str) -> dict[str, Any]:
-    """Return pixels per second of a scene in memory and in its file, in turn."""
+def rate(folder: Path, rows: int, rounds: int, classifier: str) -> Iterator[dict[str, Any]]:
+    """Yield pixels per second of a scene in memory and in its file, in turn, job by job."""
     labels = some_labels(write_scene(folder / "rate.hdr", rows, every=STRIP))
     cubes = {lazy: hsssl.open_cube(folder / "rate.hdr", lazy=lazy) for lazy in (False, True)}
     encoder, out = encoder_for(cubes[False]), folder / "rate.tif"
@@ -132,7 +132,7 @@ def rate(folder: Path, rows: int, rounds: int, classifier: str) -> dict[str, Any
             encoder, cube, labels, classifier=classifier, out=out, overwrite=True
         ),
     }
-    found: dict[str, Any] = {"pixels": labels.size, "gib": cubes[True].values.nbytes / 2**30}
+    yield {"pixels": labels.size, "gib": cubes[True].values.nbytes / 2**30}
     for name, job in jobs.items():
         taken: dict[bool, list[float]] = {False: [], True: []}
         for _ in range(rounds):
@@ -141,10 +141,8 @@ def rate(folder: Path, rows: int, rounds: int, classifier: str) -> dict[str, Any
                 start = time.perf_counter()
                 job(cube)
                 taken[lazy].append(labels.size / (time.perf_counter() - start))
-        found[name] = {"memory": taken[False], "file": taken[True]}
-        found[name]["file_over_memory"] = median(taken[True]) / median(taken[False])
-        print(name, found[name], flush=True)
-    return found
+        ratio = median(taken[True]) / median(taken[False])
+        yield {name: {"memory": taken[False], "file": taken[True], "file_over_memory": ratio}}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -161,8 +159,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.only:
         print(json.dumps(peak(options.only, options.scene, options.classifier)))
         return 0
-    words = sys.argv[1:] if arguments is None else arguments
-    command = " ".join(["PYTHONPATH=kernels:. python benchmarks/stream.py", *words])
+    command = (
+        f"PYTHONPATH=kernels:. python benchmarks/stream.py --gib {options.gib:g} --rows {options.rows} "
+        f"--rounds {options.rounds} --classifier {options.classifier}"
+    )
     result: dict[str, Any] = {"machine": machine("cpu"), "command": command}
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         folder = Path(made)
@@ -173,15 +173,23 @@ def main(arguments: list[str] | None = None) -> int:
             held = (folder / "scene.img").stat().st_blocks * 512 / 2**30
             result["peak"] = {"gib_on_disk": held}
             for what in ("embed", "classify"):
-                result["peak"][what] = _alone(what, folder / "scene.hdr", options.classifier)
-                print(what, result["peak"][what], flush=True)
+                found = {what: _alone(what, folder / "scene.hdr", options.classifier)}
+                _record(result, "peak", found, options.out)
             (folder / "scene.img").unlink()
         if options.rows:
-            result["rate"] = rate(folder, options.rows, options.rounds, options.classifier)
-    result["load_average_at_end"] = round(os.getloadavg()[0], 2)
-    if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+            result["rate"] = {}
+            for found in rate(folder, options.rows, options.rounds, options.classifier):
+                _record(result, "rate", found, options.out)
     return 0
+
+
+def _record(result: dict[str, Any], part: str, found: dict[str, Any], out: str | None) -> None:
+    """Print and keep a result; written after every one, for a failure later keeps what was measured."""
+    print(part, found, flush=True)
+    result[part] |= found
+    result["load_average_at_end"] = round(os.getloadavg()[0], 2)
+    if out:
+        Path(out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _alone(what: str, scene: Path, classifier: str) -> Any:
