@@ -123,8 +123,10 @@ def forget(path: Path) -> None:
 def rate(folder: Path, rows: int, rounds: int, classifier: str) -> Iterator[dict[str, Any]]:
     """Yield pixels per second of a scene in memory and in its file, in turn, job by job."""
     labels = some_labels(write_scene(folder / "rate.hdr", rows, every=STRIP))
-    cubes = {lazy: hsssl.open_cube(folder / "rate.hdr", lazy=lazy) for lazy in (False, True)}
-    encoder, out = encoder_for(cubes[False]), folder / "rate.tif"
+    cubes = {
+        where: hsssl.open_cube(folder / "rate.hdr", lazy=where == "file") for where in ("memory", "file")
+    }
+    encoder, out = encoder_for(cubes["memory"]), folder / "rate.tif"
     jobs: dict[str, Callable[[Cube], Any]] = {
         "embed to an array": lambda cube: hsssl.embed(encoder, cube),
         "embed to a file": lambda cube: hsssl.embed(encoder, cube, out=out, overwrite=True),
@@ -132,24 +134,33 @@ def rate(folder: Path, rows: int, rounds: int, classifier: str) -> Iterator[dict
             encoder, cube, labels, classifier=classifier, out=out, overwrite=True
         ),
     }
-    yield {"pixels": labels.size, "gib": cubes[True].values.nbytes / 2**30}
+    yield {"pixels": labels.size, "gib": cubes["file"].values.nbytes / 2**30}
     for name, job in jobs.items():
-        taken: dict[bool, list[float]] = {False: [], True: []}
-        for _ in range(rounds):
-            for lazy, cube in cubes.items():
+        taken: dict[str, list[tuple[float, float]]] = {"memory": [], "file": []}
+        for number in range(rounds):
+            for where in ("memory", "file")[:: 1 if number % 2 else -1]:  # each is first in turn
                 forget(folder / "rate.img")
-                start = time.perf_counter()
-                job(cube)
-                taken[lazy].append(labels.size / (time.perf_counter() - start))
-        ratio = median(taken[True]) / median(taken[False])
-        yield {name: {"memory": taken[False], "file": taken[True], "file_over_memory": ratio}}
+                start = time.perf_counter(), time.process_time()
+                job(cubes[where])
+                taken[where].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+        yield {name: _compared(taken, labels.size)}
+
+
+def _compared(taken: dict[str, list[tuple[float, float]]], pixels: int) -> dict[str, Any]:
+    """Return pixels per second by clock and by processor, and the median ratio of neighbouring runs."""
+    found: dict[str, Any] = {}
+    for number, kind in enumerate(("per_second", "per_cpu_second")):
+        memory, file = ([pixels / run[number] for run in taken[where]] for where in ("memory", "file"))
+        ratio = median(b / a for a, b in zip(memory, file, strict=True))
+        found[f"pixels_{kind}"] = {"memory": memory, "file": file, "file_over_memory": ratio}
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gib", type=float, default=4.0, help="size of the sparse cube; 0 leaves it out")
     parser.add_argument("--rows", type=int, default=512, help="rows of the smaller scene; 0 leaves it out")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each; medians are compared")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each; neighbours are compared")
     parser.add_argument("--classifier", choices=("knn", "linear", "svm"), default="linear")
     parser.add_argument("--folder", help="where scenes and maps are put; default: the system's")
     parser.add_argument("--only", choices=("embed", "classify"), help=argparse.SUPPRESS)
