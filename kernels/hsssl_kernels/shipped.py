@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hsssl_kernels.aot import SHARED_LIMIT, compile_ahead
+from hsssl_kernels.dispatch import MAX_COLUMNS
 from hsssl_kernels.launch import TABLE, row_block, view_block
 from hsssl_kernels.tile import Tile
 
@@ -41,8 +42,9 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
                 # a D that no power of two divides takes other loads, so one is compiled beside each;
-                # leaving rows and their partners out costs most, so the even ones all do
-                for columns, exclude in ((largest, True), (largest - 12, True), (largest - 12, False)):
+                # leaving rows and their partners out costs most, so all do, and the widest also without
+                kinds = [(largest, True), (largest - 12, True)]
+                for columns, exclude in kinds + [(largest - 12, False)] * (largest == MAX_COLUMNS):
                     for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
                         if columns % 16 == 0 or dtype != torch.float16:
                             for unit in (True, False):
