@@ -161,7 +161,8 @@ def open_class_map(
     layout: dict[str, Any] = {"count": 1, "dtype": "uint8", "nodata": 0, "overwrite": overwrite}
     if not is_geotiff(path):
         names = ("unlabelled", *(_name(number, class_names) for number in range(1, highest + 1)))
-        colours = [_palette()[number][:3] for number in range(highest + 1)]
+        palette = _palette()
+        colours = [palette[number][:3] for number in range(highest + 1)]
         with open_envi(path, like, fields=class_fields(names, colours), **layout) as image:
             yield image.write_tile
         return
