@@ -24,13 +24,14 @@ class Loss(NamedTuple):
     matrices: int
     options: dict[str, object]
     takes_labels: bool = False
+    rows_of_a_label: int = 3
     takes_temperature: bool = True
 
     def run(self, fused: bool, matrices: list[Tensor], temperature: object, **more: object) -> Tensor:
         extra: list[Tensor] = []
         named = {**self.options, **more}
         if self.takes_labels:
-            extra = [torch.arange(len(matrices[0])) % max(2, len(matrices[0]) // 3)]
+            extra = [torch.arange(len(matrices[0])) % max(2, len(matrices[0]) // self.rows_of_a_label)]
         if self.takes_temperature:
             named["temperature"] = temperature
         if self.matrices == 3:
@@ -52,6 +53,8 @@ LOSSES = {
     "info_nce_queue": Loss(info_nce, info_nce_reference, 3, {}),
     "info_nce_queue_rows": Loss(info_nce, info_nce_reference, 3, {"reduction": "none", "normalize": False}),
     "sup_con": Loss(sup_con, sup_con_reference, 1, {}, takes_labels=True),
+    "sup_con_pairs": Loss(sup_con, sup_con_reference, 1, {}, takes_labels=True, rows_of_a_label=2),
+    "sup_con_raw": Loss(sup_con, sup_con_reference, 1, {"normalize": False}, takes_labels=True),
     "cosine_regression": Loss(cosine_regression, cosine_regression_reference, 2, {}, takes_temperature=False),
 }
 # torch's tracer makes an instance of autograd.Function itself, and warns itself that one should not.
@@ -60,9 +63,14 @@ LOSS = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 
 def draw(loss: Loss, n: int, columns: int, dtype: torch.dtype, seed: int = 0) -> list[Tensor]:
-    """Correlated matrices (n, D), the queue of a third one longer; raw ones have norms around 1."""
+    """Correlated matrices (n, D), the queue of a third one longer; raw ones have norms around 1.
+
+    Of pairs by labels the rows n / 2 on are correlated: one positive then takes nearly all.
+    """
     g = torch.Generator().manual_seed(seed)
     common = torch.randn(n, columns, generator=g)
+    if loss.takes_labels and loss.rows_of_a_label == 2:
+        common[n - n // 2 :] = common[: n // 2]
     scale = columns**-0.5 if loss.options.get("normalize") is False else 3.0
     sizes = [n, n, 2 * n + 3][: loss.matrices]
     drawn = [torch.randn(size, columns, generator=g) for size in sizes]

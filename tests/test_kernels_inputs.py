@@ -17,6 +17,27 @@ from hsssl_kernels import dispatch as choice
 
 Z = torch.randn(4, 3)
 LABELS = torch.tensor([0, 0, 1, 1])
+PUBLIC = {
+    "SelfExpression",
+    "ViewSpec",
+    "WavelengthWeights",
+    "barlow_twins",
+    "cosine_regression",
+    "embed_views",
+    "group_weights",
+    "info_nce",
+    "linear_mixing",
+    "nt_xent",
+    "self_expression",
+    "sinkhorn",
+    "spectral_angle",
+    "spectral_divergence",
+    "spectral_patch_embed",
+    "spectral_views",
+    "sup_con",
+    "top_coefficients",
+    "vicreg",
+}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +89,11 @@ LABELS = torch.tensor([0, 0, 1, 1])
         (lambda: nt_xent(Z, Z, temperature=float("nan")), ValueError, r"got nan"),
         (lambda: nt_xent(Z, Z, temperature=float("inf")), ValueError, r"got inf"),
         (lambda: nt_xent(Z, Z, temperature=1e-300), ValueError, r"at least 1e-30, got 1e-300; try 0.1"),
-        (lambda: nt_xent(Z, Z, temperature=10**400), ValueError, r"must fit a float, got an integer of 401"),
+        (
+            lambda: nt_xent(Z, Z, temperature=10**400),
+            ValueError,
+            r"must fit a float, got an integer of 1329 bits",
+        ),
         (lambda: nt_xent(Z, Z, temperature=torch.tensor(0.0)), ValueError, r"got 0.0"),
         (
             lambda: nt_xent(Z, Z, temperature=torch.ones(2)),
@@ -304,8 +329,7 @@ def test_kernels_import_nothing_but_torch_and_triton() -> None:
 
 
 def test_public_names() -> None:
-    expected = {"cosine_regression", "info_nce", "nt_xent", "sinkhorn", "sup_con"}
-    assert expected <= set(hsssl_kernels.__all__)
+    assert set(hsssl_kernels.__all__) == PUBLIC
     assert all(callable(getattr(hsssl_kernels, name)) for name in hsssl_kernels.__all__)
 
 

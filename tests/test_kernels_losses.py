@@ -52,6 +52,55 @@ def test_several_tiles_agree_with_one(name: str, temperature: float, monkeypatch
         assert_as_good_as_torch(loss, matrices, temperature, 1e-6 / temperature)
 
 
+@pytest.mark.parametrize("temperature", [0.01, 0.02, 0.1])
+@pytest.mark.parametrize(("noise", "n", "columns"), [(0.3, 16, 8), (0.5, 20, 16)])
+@pytest.mark.parametrize(
+    "name", ["nt_xent", "info_nce", "info_nce_symmetric_rows", "info_nce_queue", "sup_con_pairs"]
+)
+def test_aligned_views_leave_the_gradient_its_digits(
+    name: str, noise: float, n: int, columns: int, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a positive takes all but a millionth, that is all there is to the gradient."""
+    monkeypatch.setattr(blocked, "_STRIPE", 0)  # in tiles, as larger batches are
+    for seed in range(6):
+        g = torch.Generator().manual_seed(seed)
+        common = torch.randn(n, columns, generator=g)
+        views = [common + noise * torch.randn(n, columns, generator=g) for _ in range(2)]
+        if name == "sup_con_pairs":
+            views = [torch.cat(views)]
+        if name == "info_nce_queue":
+            views.append(torch.randn(50, columns, generator=g))
+        assert_as_good_as_torch(LOSSES[name], views, temperature, 1e-6 / temperature)
+
+
+@pytest.mark.parametrize("norm", [20.0, 70.0])
+@pytest.mark.parametrize("temperature", [0.01, 0.1])
+@pytest.mark.parametrize("name", ["nt_xent_raw", "info_nce_sum_raw", "info_nce_queue_rows", "sup_con_raw"])
+def test_long_raw_rows_are_as_good_as_plain_torch(
+    name: str, temperature: float, norm: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows far from norm 1, in tiles: S_ij and S_ji must have the same bits. Values are in the thousands."""
+    monkeypatch.setattr(blocked, "_STRIPE", 16 * 37)
+    loss = LOSSES[name]
+    for seed in range(4):
+        matrices = [norm * m for m in draw(loss, 37, 24, torch.float32, seed)]
+        exact = value_and_gradients(loss, False, matrices, temperature, torch.float64)
+        plain = value_and_gradients(loss, False, matrices, temperature, torch.float32)
+        ours = value_and_gradients(loss, True, matrices, temperature, torch.float32)
+        for got, theirs, right in zip(ours, plain, exact, strict=True):
+            assert (got - right).norm() <= 2 * (theirs - right).norm() + 1e-6 / temperature * right.norm()
+
+
+def test_the_gradient_of_the_temperature_is_finite_for_huge_rows() -> None:
+    for name in ("nt_xent_raw", "info_nce_queue_rows", "sup_con_raw"):
+        matrices = [1e5 * m for m in draw(LOSSES[name], 9, 4, torch.float32)]
+        ours, exact = (
+            value_and_gradients(LOSSES[name], fused, matrices, 0.1, dtype)[-1]
+            for fused, dtype in ((True, torch.float32), (False, torch.float64))
+        )
+        torch.testing.assert_close(ours, exact, rtol=1e-6, atol=0)
+
+
 @LOSS
 def test_wide_rows_are_as_good_as_plain_torch(loss: Loss) -> None:
     assert_as_good_as_torch(loss, draw(loss, 33, 1024, torch.float32), 0.1, 1e-5)

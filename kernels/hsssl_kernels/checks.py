@@ -21,7 +21,6 @@ __all__ = [
 
 # Similarities are divided by it in float32.
 _COLDEST = 1e-30
-_MOST = 10**300
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -105,8 +104,12 @@ def check_number(op: str, name: str, value: object, wanted: str = "a number") ->
     """Refuse anything but an int or a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: `{name}` must be {wanted}, got {type(value).__name__}; pass a float")
-    if isinstance(value, int) and abs(value) > _MOST:
-        raise ValueError(f"{op}: `{name}` must fit a float, got an integer of {len(str(value))} digits")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{op}: `{name}` must fit a float, got an integer of {int(value).bit_length()} bits; pass a float"
+        ) from None
 
 
 def scale_of(temperature: Tensor) -> float:
@@ -132,7 +135,7 @@ def log_dtype(x: Tensor) -> torch.dtype:
 def check_reduction(op: str, reduction: str) -> None:
     """Refuse anything but "mean", "sum" and "none"."""
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'{op}: `reduction` must be "mean", "sum" or "none", got {reduction!r}')
+        raise ValueError(f'{op}: `reduction` must be "mean", "sum" or "none", got {reduction!r}; pick one')
 
 
 def _check_value(op: str, value: float) -> None:

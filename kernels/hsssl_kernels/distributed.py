@@ -21,8 +21,11 @@ __all__ = ["described", "gather", "mean_over_ranks", "rank_and_world", "together
 
 
 def rank_and_world(gather_distributed: bool) -> tuple[int, int]:
-    """Return (rank, world size); (0, 1) unless gathering is asked for and a process group is up."""
-    if gather_distributed and dist.is_available() and dist.is_initialized():
+    """Return (rank, world size); (0, 1) unless gathering is asked for and a process group is up.
+
+    What is neither True nor False counts as asked for, so that every rank hears of its refusal.
+    """
+    if gather_distributed is not False and dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 

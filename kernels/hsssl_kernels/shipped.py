@@ -41,14 +41,10 @@ def shipped(architecture: str) -> Iterator[Shipped]:
     for (name, arch, size), entries in TABLE.items():
         if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
-                # a D that no power of two divides takes other loads, so one is compiled beside each;
-                # leaving rows and their partners out costs most, so all do, and the widest also without
-                kinds = [(largest, True), (largest - 12, True)]
-                for columns, exclude in kinds + [(largest - 12, False)] * (largest == MAX_COLUMNS):
+                for columns, kind, unit in _lse_kinds(largest):
                     for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
                         if columns % 16 == 0 or dtype != torch.float16:
-                            for unit in (True, False):
-                                yield lse_launch(name, dtype, columns, tile, unit, exclude)
+                            yield lse_launch(name, dtype, columns, tile, unit, kind)
     for columns in (128, 1024):
         yield from _row_launches(columns)
     yield from _unmixing_launches()
@@ -62,7 +58,24 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         yield _view_launch(bands, patch_size, raw, written, full)
 
 
-def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, exclude: bool) -> Shipped:
+def _lse_kinds(largest: int) -> Iterator[tuple[int, str, bool]]:
+    """Yield widths, what is left out of a row (its pair, itself, nothing) and whether rows have norm 1.
+
+    "labels" leaves the row itself out and weighs its class. A D that no power of two divides takes other
+    loads, and labels cost most: the two meet. What costs less is compiled for the widest tile alone.
+    """
+    odd = largest - 12
+    yield from (
+        (largest, "pair", True),
+        (largest, "pair", False),
+        (odd, "self", True),
+        (odd, "labels", False),
+    )
+    if largest == MAX_COLUMNS:
+        yield from ((odd, "none", True), (odd, "none", False), (odd, "self", False))
+
+
+def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, kind: str) -> Shipped:
     """Return one launch of "lse_fwd" or "lse_bwd"."""
     from hsssl_kernels.lse import kernel
 
@@ -70,15 +83,17 @@ def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bo
     signature = dict.fromkeys(("n", "m", "self_offset", "half", "span"), "i32")
     signature |= {"scale": "fp32", "x_ptr": value, "y_ptr": value}
     signature |= dict.fromkeys(("top_ptr", "total_ptr", "x_lse_ptr", "x_weight_ptr", "y_lse_ptr"), "*fp32")
-    signature |= dict.fromkeys(("y_weight_ptr", "out_ptr"), "*fp32")
+    signature |= dict.fromkeys(("y_weight_ptr", "out_ptr", "x_pull_ptr", "y_pull_ptr"), "*fp32")
+    signature |= {"near_ptr": "*fp32", "x_label_ptr": "*i64", "y_label_ptr": "*i64"}
     constants = {"D": columns, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
-    constants |= {"UNIT": unit, "EXCLUDE_SELF": exclude, "PAIRS": exclude}
+    constants |= {"UNIT": unit, "EXCLUDE_SELF": kind != "none", "PAIRS": kind == "pair"}
+    constants |= {"LABELS": kind == "labels"}
     function = kernel._lse_fwd_kernel
     if name == "lse_bwd":
         function = kernel._lse_bwd_kernel
         constants |= {"BLOCK_O": tile.block_o, "LIFT": 14 if dtype == torch.float16 else 0}
     label = f"{name} D={columns} {_NAMES[dtype]} {'unit' if unit else 'raw'} {tuple(tile)}"
-    label += " without pairs" if exclude else ""
+    label += f" {kind}"
     return Shipped(label, _NAMES[dtype], function, signature, constants, tile.options(), True)
 
 

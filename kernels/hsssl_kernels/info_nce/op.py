@@ -80,13 +80,13 @@ def info_nce(
     >>> round(info_nce(z, z, temperature=1.0).item(), 4)  # log(e + 1) - 1
     0.3133
     """
-    check_flag("info_nce", "gather_distributed", gather_distributed)
     world = rank_and_world(gather_distributed)[1]
 
     def say(found: tuple[Tensor, str]) -> str:
         return described(query, found[0], symmetric=symmetric, normalize=normalize)
 
     def check() -> tuple[Tensor, str]:
+        check_flag("info_nce", "gather_distributed", gather_distributed)
         check_pair("info_nce", "query", query, "key", key)
         check_flag("info_nce", "symmetric", symmetric)
         check_flag("info_nce", "normalize", normalize)

@@ -34,7 +34,7 @@ class QueueRows(torch.autograd.Function):
         q, q_inverse = unit_rows(query, backend) if normalize else (query, none)
         k, k_inverse = unit_rows(key, backend) if normalize else (key, none)
         queue, inverse = unit_rows(negatives, backend) if normalize else (negatives, none)
-        over_queue, _ = lse(q, queue, value, -1, 0, False, normalize, backend)  # (n,)
+        over_queue, _ = lse(q, queue, value, -1, 0, False, normalize, backend, [])  # (n,)
         wide = compute_dtype(query)
         behind = over_queue - (q.to(wide) * k.to(wide)).sum(1) / value
         formed = (q, k, queue, q_inverse, k_inverse, inverse, over_queue, behind)
@@ -55,11 +55,12 @@ class QueueRows(torch.autograd.Function):
         factor = largest / value
         query_wanted, key_wanted, queue_wanted, temperature_wanted = ctx.needs_input_grad[:4]
         dq = dk = dn = dt = None
-        if query_wanted or queue_wanted or not is_swept(query):
+        by_sweep = is_swept(query)
+        if query_wanted or queue_wanted or (temperature_wanted and not by_sweep):
             rows = (over_queue, weight)
             columns = (over_queue.new_full((len(queue),), float("inf")), over_queue.new_zeros(len(queue)))
             total, queue_total = lse_grad(
-                q, queue, value, *rows, *columns, -1, 0, queue_wanted, normalize, backend
+                q, queue, value, *rows, *columns, -1, 0, queue_wanted, normalize, backend, []
             )
             dq, along = finish_rows(total, k, weight, query, q_inverse, factor, 0, backend)
             if queue_wanted:
@@ -68,8 +69,8 @@ class QueueRows(torch.autograd.Function):
             none = torch.zeros_like(key, dtype=compute_dtype(key))
             dk, _ = finish_rows(none, q, weight, key, k_inverse, factor, 0, backend)
         if temperature_wanted:
-            if is_swept(query):
-                each = _rows_by_temperature(query, key, negatives, value, over_queue, normalize)
+            if by_sweep:
+                each = _rows_by_temperature(query, key, negatives, value, normalize)
                 dt = (gradients[0] * each).sum() / value
             else:  # every similarity is linear in its query
                 dt = -along.sum(dtype=log_dtype(along)) / value
@@ -78,11 +79,11 @@ class QueueRows(torch.autograd.Function):
 
 
 def _rows_by_temperature(
-    query: Tensor, key: Tensor, negatives: Tensor, value: Tensor, over_queue: Tensor, normalize: bool
+    query: Tensor, key: Tensor, negatives: Tensor, value: Tensor, normalize: bool
 ) -> Tensor:
     """Return t times the derivative of every row's loss by t (n,), float64."""
     q, k, queue = (wide_rows(x, normalize) for x in (query, key, negatives))
-    expected, log, _ = expected_similarity(q, queue, value, over_queue, q.new_empty(0), -1)
+    expected, log, _ = expected_similarity(q, queue, value, -1, False)
     positive = (q * k).sum(1) / value
     rows: Tensor = (log - positive).sigmoid() * (positive - expected)
     return rows

@@ -65,7 +65,8 @@ class TowerRows(torch.autograd.Function):
         positive = (q.to(wide) * k.to(wide)).sum(1) / value
         q_total = k_total = none = q.new_empty(0, dtype=log_dtype(q))
         # the towers' gradient formed on the way, where one direction and even weights allow it
-        ctx.ready = even and backend == "torch" and not (symmetric or gathering) and any(ctx.needs_input_grad)
+        at_once = even and backend == "torch" and not (symmetric or gathering)
+        ctx.ready = at_once and any(ctx.needs_input_grad[:2])
         # a positive stays out of the sum: a share of nearly 1 would cost the others their digits
         if ctx.ready:
             by_keys, q_total, k_total = lse_with_grad(q, k, value)
@@ -120,10 +121,10 @@ def _over_others(
     symmetric, normalize, _, gathering, backend = options
     offset = rank_and_world(gathering)[0] * len(q)
     if gathering and symmetric:
-        by_keys, _ = lse(q, all_k, value, offset, 0, False, normalize, backend)
-        by_queries, _ = lse(k, all_q, value, offset, 0, False, normalize, backend)
+        by_keys, _ = lse(q, all_k, value, offset, 0, False, normalize, backend, [])
+        by_queries, _ = lse(k, all_q, value, offset, 0, False, normalize, backend, [])
     else:
-        by_keys, by_queries = lse(q, all_k, value, offset, 0, symmetric, normalize, backend)
+        by_keys, by_queries = lse(q, all_k, value, offset, 0, symmetric, normalize, backend, [])
     return [by_keys, by_queries] if symmetric else [by_keys]
 
 
@@ -136,13 +137,13 @@ def _totals(saved: _Saved, weight: Tensor, options: TowerOptions, key_wanted: bo
     k_side = (saved.over_queries, share) if symmetric else _no_side(saved.over_keys)
     if not gathering:
         found: tuple[Tensor, Tensor] = lse_grad(
-            q, k, value, *q_side, *k_side, 0, 0, key_wanted, normalize, backend
+            q, k, value, *q_side, *k_side, 0, 0, key_wanted, normalize, backend, []
         )
         return found
     # the mean over rows gives every row of every rank the same weight
     rank, world = rank_and_world(True)
     all_q_side, all_k_side = ((gather(log), w.repeat(world)) for log, w in (q_side, k_side))
-    tail = (rank * len(q), 0, False, normalize, backend)
+    tail: tuple[Any, ...] = (rank * len(q), 0, False, normalize, backend, [])
     q_total, k_total = lse_grad(q, saved.all_k, value, *q_side, *all_k_side, *tail)
     if key_wanted:
         k_total, _ = lse_grad(k, saved.all_q, value, *k_side, *all_q_side, *tail)
@@ -151,17 +152,16 @@ def _totals(saved: _Saved, weight: Tensor, options: TowerOptions, key_wanted: bo
 
 def _rows_by_temperature(saved: _Saved, options: TowerOptions) -> Tensor:
     """Return t times the derivative of every row's loss by t (n,), float64."""
-    value, over_keys, over_queries = saved.value, saved.over_keys, saved.over_queries
+    value = saved.value
     q, k = (wide_rows(x, options.normalize) for x in (saved.query, saved.key))
     positive = (q * k).sum(1) / value
-    none = q.new_empty(0)
     if not options.gathering:
-        by_keys, _, by_queries = expected_similarity(q, k, value, over_keys, over_queries, -1)
+        by_keys, _, by_queries = expected_similarity(q, k, value, -1, options.symmetric)
     else:
         all_q, all_k = (wide_rows(gather(x), options.normalize) for x in (saved.query, saved.key))
-        by_keys, _, by_queries = expected_similarity(q, all_k, value, over_keys, none, -1)
+        by_keys, _, by_queries = expected_similarity(q, all_k, value, -1, False)
         if options.symmetric:
-            by_queries, _, _ = expected_similarity(k, all_q, value, over_queries, none, -1)
+            by_queries, _, _ = expected_similarity(k, all_q, value, -1, False)
     expected = (by_keys + by_queries) / 2 if options.symmetric else by_keys
     rows: Tensor = positive - expected
     return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype, scale_of
@@ -25,14 +27,15 @@ def _lse(
     columns: bool,
     unit: bool,
     backend: str,
+    labels: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     scale = scale_of(temperature)
     if backend == "torch":
-        return lse_blocked(x, y, scale, self_offset, half, columns)
+        return lse_blocked(x, y, scale, self_offset, half, columns, exact=bool(labels))
     from hsssl_kernels.lse.kernel import launch_lse
 
-    rows = launch_lse(x, y, scale, self_offset, half, unit)
-    return rows, launch_lse(y, x, scale, self_offset, half, unit) if columns else rows.new_empty(0)
+    rows = launch_lse(x, y, scale, self_offset, half, unit, tuple(labels))
+    return rows, launch_lse(y, x, scale, self_offset, half, unit, ()) if columns else rows.new_empty(0)
 
 
 def _lse_fake(
@@ -44,6 +47,7 @@ def _lse_fake(
     columns: bool,
     unit: bool,
     backend: str,
+    labels: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     dtype = log_dtype(x)
     return x.new_empty(x.shape[0], dtype=dtype), x.new_empty(y.shape[0] if columns else 0, dtype=dtype)
@@ -62,17 +66,18 @@ def _lse_grad(
     both: bool,
     unit: bool,
     backend: str,
+    positives: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     scale = scale_of(temperature)
     x_side, y_side = (x_lse, x_weight), (y_lse, y_weight)
     if backend == "torch":
-        return lse_grad_blocked(x, y, scale, x_side, y_side, self_offset, half, both)
+        return lse_grad_blocked(x, y, scale, x_side, y_side, self_offset, half, both, tuple(positives))
     from hsssl_kernels.lse.kernel import launch_lse_grad
 
-    dx = launch_lse_grad(x, y, scale, x_side, y_side, self_offset, half, unit)
+    dx = launch_lse_grad(x, y, scale, x_side, y_side, self_offset, half, unit, tuple(positives))
     if not both:
         return dx, dx.new_empty(0, x.shape[1])
-    return dx, launch_lse_grad(y, x, scale, y_side, x_side, self_offset, half, unit)
+    return dx, launch_lse_grad(y, x, scale, y_side, x_side, self_offset, half, unit, ())
 
 
 def _lse_grad_fake(
@@ -88,6 +93,7 @@ def _lse_grad_fake(
     both: bool,
     unit: bool,
     backend: str,
+    positives: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     columns, dtype = x.shape[1], compute_dtype(x)
     return x.new_empty(x.shape[0], columns, dtype=dtype), x.new_empty(
@@ -116,20 +122,23 @@ def _self_lse_with_grad_fake(x: Tensor, temperature: Tensor) -> tuple[Tensor, Te
 # lse(x (n, D), y (m, D)) -> over rows (n,), over columns (m,) or (0,): natural logarithms in
 # float64 of the sums of exp(x y^T / temperature), without the entries of a row with itself, (i, i +
 # self_offset) if self_offset >= 0, and where half > 0 without those with its partner: see `leave_out`.
-# `columns` needs a self_offset of -1 or 0. `unit` promises rows of norm 1.
+# `columns` needs a self_offset of -1 or 0. `unit` promises rows of norm 1. `labels`, [] or those of
+# both sides, say which entries may take nearly all of a row: the others' digits are kept.
 lse = register(
     "lse(Tensor x, Tensor y, Tensor temperature, int self_offset, int half, bool columns, bool unit,"
-    " str backend) -> (Tensor, Tensor)",
+    " str backend, Tensor[] labels) -> (Tensor, Tensor)",
     _lse,
     _lse_fake,
 )
 
 # lse_grad(...) -> W y (n, D), W^T x (m, D) or (0, D), in float32 (float64 for float64), where
 # W_ij = x_weight_i exp(S_ij - x_lse_i) + y_weight_j exp(S_ij - y_lse_j), and 0 for what `lse` leaves out;
-# `both` needs a self_offset of -1 or 0.
+# `both` needs a self_offset of -1 or 0. `positives`, labels and pulls of both sides, are taken off W
+# where labels are equal: see `lse_grad_blocked`; they need both=False; [] for none.
 lse_grad = register(
     "lse_grad(Tensor x, Tensor y, Tensor temperature, Tensor x_lse, Tensor x_weight, Tensor y_lse,"
-    " Tensor y_weight, int self_offset, int half, bool both, bool unit, str backend) -> (Tensor, Tensor)",
+    " Tensor y_weight, int self_offset, int half, bool both, bool unit, str backend,"
+    " Tensor[] positives) -> (Tensor, Tensor)",
     _lse_grad,
     _lse_grad_fake,
 )

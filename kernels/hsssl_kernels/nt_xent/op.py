@@ -32,7 +32,7 @@ def nt_xent(
     With z the n = 2 B rows of both views, each of norm 1, and i' the partner of row i,
     ``loss = mean_i [ log sum_(j != i) exp(<z_i, z_j> / t) - <z_i, z_i'> / t ]``.
     Memory is O(n D), and the value is exact at any n: similarities are held tile by tile, those of a
-    batch of up to 2,896 rows on a CPU all at once (32 MiB at most).
+    batch of up to 2,896 rows in blocked torch all at once (twice 32 MiB at most, in float64 twice 64).
 
     Parameters
     ----------
@@ -72,10 +72,10 @@ def nt_xent(
     >>> round(nt_xent(z, z, temperature=1.0).item(), 4)  # log(e + 2) - 1
     0.5514
     """
-    check_flag("nt_xent", "gather_distributed", gather_distributed)
     world = rank_and_world(gather_distributed)[1]
 
     def check() -> tuple[Tensor, str]:
+        check_flag("nt_xent", "gather_distributed", gather_distributed)
         check_pair("nt_xent", "z1", z1, "z2", z2)
         check_flag("nt_xent", "normalize", normalize)
         if len(z1) * world == 1:
@@ -111,7 +111,7 @@ class _NTXent(torch.autograd.Function):
         offset = rank_and_world(gathering)[0] * len(z)
         # a batch small enough is swept once: its gradient is formed on the way
         alone = backend == "torch" and not gathering and fits_at_once(len(z))
-        ctx.ready = alone and tracked and any(ctx.needs_input_grad)
+        ctx.ready = alone and tracked and ctx.needs_input_grad[0]
         wide = unit.to(compute_dtype(z))
         half = len(z) // 2
         positive = (wide * wide.roll(half, 0)).sum(1) / value
@@ -119,7 +119,7 @@ class _NTXent(torch.autograd.Function):
         if ctx.ready:
             others, total = self_lse_with_grad(unit, value)  # (n,), (n, D)
         else:
-            others, _ = lse(unit, everyone, value, offset, half, False, normalize, backend)  # (n,)
+            others, _ = lse(unit, everyone, value, offset, half, False, normalize, backend, [])
             total = unit.new_empty(0)
         behind = others - positive
         rows = torch.logaddexp(behind, torch.zeros_like(behind))
@@ -143,13 +143,15 @@ class _NTXent(torch.autograd.Function):
                 all_lse = gather(over_rows) if gathering else over_rows
                 ones = torch.ones_like(all_lse)
                 sides = (over_rows, ones[: len(z)], all_lse, ones)
-                total, _ = lse_grad(unit, everyone, value, *sides, offset, half, False, normalize, backend)
+                total, _ = lse_grad(
+                    unit, everyone, value, *sides, offset, half, False, normalize, backend, []
+                )
                 partners = pull + pull.roll(half, 0)
             factor = gradients[0] / (len(z) * value)
             dz, along = finish_rows(total, unit, partners, z, inverse, factor, half, backend)
         if ctx.needs_input_grad[1]:
             if is_swept(z):
-                rows = _rows_by_temperature(z, value, over_rows, ctx.options)
+                rows = _rows_by_temperature(z, value, ctx.options)
                 dt = rows.mean() * gradients[0] / value
             else:  # every similarity is bilinear in z, hence the half
                 dt = -0.5 * along.sum(dtype=log_dtype(z)) / value
@@ -157,13 +159,11 @@ class _NTXent(torch.autograd.Function):
         return dz, dt, None, None, None, None
 
 
-def _rows_by_temperature(
-    z: Tensor, value: Tensor, over_rows: Tensor, options: tuple[int, bool, bool, str]
-) -> Tensor:
+def _rows_by_temperature(z: Tensor, value: Tensor, options: tuple[int, bool, bool, str]) -> Tensor:
     """Return t times the derivative of every row's loss by t (n,), float64."""
     offset, normalize, gathering, _ = options
     wide = wide_rows(z, normalize)
     everyone = wide_rows(gather(z), normalize) if gathering else wide
-    expected, _, _ = expected_similarity(wide, everyone, value, over_rows, wide.new_empty(0), offset)
+    expected, _, _ = expected_similarity(wide, everyone, value, offset, False)
     rows: Tensor = (wide * wide.roll(len(z) // 2, 0)).sum(1) / value - expected
     return rows

@@ -64,10 +64,10 @@ def sinkhorn(
     >>> sinkhorn(torch.tensor([[1.0, 0.9], [0.8, 0.1]]), epsilon=0.5, iterations=50).sum(0).round()
     tensor([1., 1.])
     """
-    check_flag("sinkhorn", "gather_distributed", gather_distributed)
     world = rank_and_world(gather_distributed)[1]
 
     def check() -> str:
+        check_flag("sinkhorn", "gather_distributed", gather_distributed)
         check_rows("sinkhorn", "scores", scores)
         _check_settings(epsilon, iterations)
         return choose_backend("sinkhorn", backend, scores)

@@ -74,10 +74,10 @@ def sup_con(
     >>> round(sup_con(z, torch.tensor([0, 1, 0, 1]), temperature=1.0).item(), 4)  # log(e + 2) - 1
     0.5514
     """
-    check_flag("sup_con", "gather_distributed", gather_distributed)
     rank, world = rank_and_world(gather_distributed)
 
     def check() -> tuple[Tensor, str]:
+        check_flag("sup_con", "gather_distributed", gather_distributed)
         check_rows("sup_con", "z", z)
         _check_labels(z, labels)
         check_flag("sup_con", "normalize", normalize)
@@ -134,7 +134,8 @@ class _SupCon(torch.autograd.Function):
         everyone = gather(unit) if place[1] > 1 else unit  # (N, D)
         offset = place[0] * len(z)
         mine = slice(offset, offset + len(z))
-        over_rows, _ = lse(unit, everyone, value, offset, 0, False, normalize, backend)  # (n,)
+        own = [labels[mine], labels]
+        over_rows, _ = lse(unit, everyone, value, offset, 0, False, normalize, backend, own)  # (n,)
         wide = everyone.to(compute_dtype(z))
         count, weight = count.to(wide.dtype), weight.to(wide.dtype)
         centre = (class_sums(wide, labels) - wide)[mine] / count[mine].clamp(min=1).unsqueeze(1)
@@ -158,17 +159,18 @@ class _SupCon(torch.autograd.Function):
             largest = weight.amax().clamp(min=torch.finfo(weight.dtype).tiny)
             share = weight / largest  # 0 or 1 (N,)
             sides = (over_rows, share[mine], all_lse, share)
-            total, _ = lse_grad(unit, everyone, value, *sides, offset, 0, False, normalize, backend)
             # row i pulls at its class, and every row of its class pulls at it
-            wide = everyone.to(compute_dtype(z))
-            pull = (share / count.clamp(min=1)).unsqueeze(1)
-            both = pull * (class_sums(wide, labels) - wide) + class_sums(pull * wide, labels) - pull * wide
+            pull = share / count.clamp(min=1)
+            positives = [labels[mine], labels, pull[mine], pull]
+            total, _ = lse_grad(
+                unit, everyone, value, *sides, offset, 0, False, normalize, backend, positives
+            )
             factor = gradients[0] * largest / value
-            ones = torch.ones_like(over_rows)
-            dz, along = finish_rows(total, both[mine], ones, z, inverse, factor, 0, backend)
+            none = torch.zeros_like(over_rows)  # positives are taken in already
+            dz, along = finish_rows(total, unit, none, z, inverse, factor, 0, backend)
         if ctx.needs_input_grad[4]:
             if is_swept(z):
-                rows = _rows_by_temperature(z, labels, count[mine], over_rows, value, ctx.options)
+                rows = _rows_by_temperature(z, labels, count[mine], value, ctx.options)
                 dt = gradients[0] * (weight[mine] * rows).sum() / value
             else:  # every similarity is bilinear in z, hence the half
                 dt = -0.5 * along.sum(dtype=log_dtype(along)) / value
@@ -180,7 +182,6 @@ def _rows_by_temperature(
     z: Tensor,
     labels: Tensor,
     count: Tensor,
-    over_rows: Tensor,
     value: Tensor,
     options: tuple[int, bool, int, str],
 ) -> Tensor:
@@ -188,9 +189,9 @@ def _rows_by_temperature(
     offset, normalize, world, _ = options
     wide = wide_rows(z, normalize)
     everyone = wide_rows(gather(z), normalize) if world > 1 else wide
-    expected, _, _ = expected_similarity(wide, everyone, value, over_rows, wide.new_empty(0), offset)
+    expected, _, _ = expected_similarity(wide, everyone, value, offset, False)
     others = class_sums(everyone, labels)[offset : offset + len(z)] - wide
-    rows: Tensor = (wide * others).sum(1) / (count.clamp(min=1) * value) - expected
+    rows: Tensor = (wide * others).sum(1) / (count.clamp(min=1).to(wide) * value) - expected
     return rows
 
 
