@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "refuse_existing", "write_bytes_atomic", "write_text_atomic"]
+__all__ = ["atomic_path", "refuse_existing", "refuse_place", "write_bytes_atomic", "write_text_atomic"]
 
 
 @contextmanager
@@ -45,10 +45,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['scores.txt']
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: there is no folder {target.parent}; create it first")
-    if target.is_dir():
-        raise IsADirectoryError(f"{target}: is a folder; give the name of a file")
+    refuse_place(target)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}.tmp{target.suffix}")
     try:
         yield temporary
@@ -76,6 +73,15 @@ def refuse_existing(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raise FileExistsError if something is at ``path`` and ``overwrite`` is off."""
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{os.fspath(path)}: exists; pass --overwrite (overwrite=True) or another name")
+
+
+def refuse_place(path: str | os.PathLike[str]) -> None:
+    """Raise FileNotFoundError if the folder of ``path`` is missing, IsADirectoryError if it is one itself."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target}: there is no folder {target.parent}; create it first")
+    if target.is_dir():
+        raise IsADirectoryError(f"{target}: is a folder; give the name of a file")
 
 
 def _sync_folder(folder: Path) -> None:

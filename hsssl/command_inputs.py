@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import tyro
 
@@ -11,13 +12,15 @@ from hsssl.cube import Cube
 from hsssl.published import PUBLISHED
 
 __all__ = [
+    "AS_IT_IS",
     "Argument",
     "Arguments",
+    "CubeOptions",
+    "Opening",
     "Options",
     "brings_labels",
     "class_names_of",
     "label_map",
-    "open_input",
     "truth_maps",
 ]
 
@@ -26,12 +29,28 @@ Argument = tyro.conf.Positional[str]
 Arguments = tyro.conf.Positional[tuple[str, ...]]
 
 
-def open_input(
-    cube: str, variable: str | None, wavelengths: str | None, reader_options: Options | None
-) -> Cube:
-    """Open a cube with what its reader takes besides."""
-    options: dict[str, Any] = {"variable": variable, "wavelengths": wavelengths, **(reader_options or {})}
-    return hsssl.open_cube(cube, **options)
+@dataclass(frozen=True)
+class CubeOptions:
+    """How cubes are opened: what every command that takes one takes besides."""
+
+    variable: str | None = None
+    """Which variable of a .mat file."""
+
+    wavelengths: str | None = None
+    """A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8."""
+
+    reader_options: Options | None = None
+    """What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0."""
+
+    def open(self, cube: str) -> Cube:
+        """Open a cube by path or scene name."""
+        options: dict[str, Any] = {"variable": self.variable, "wavelengths": self.wavelengths}
+        return hsssl.open_cube(cube, **(options | (self.reader_options or {})))
+
+
+AS_IT_IS = CubeOptions()
+#: The options stand among the command's own, without a prefix.
+Opening = Annotated[CubeOptions, tyro.conf.arg(name="")]
 
 
 def label_map(cube: str, labels: str | None, opened: Cube) -> Any:

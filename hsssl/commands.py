@@ -9,21 +9,23 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import hsssl
-from hsssl.atomic import refuse_existing
 from hsssl.command_inputs import (
+    AS_IT_IS,
     Argument,
     Arguments,
+    Opening,
     Options,
     brings_labels,
     class_names_of,
     label_map,
-    open_input,
     truth_maps,
 )
 from hsssl.commands_unsupervised import cluster, unmix
 from hsssl.cube import Cube
 from hsssl.demo import demo
 from hsssl.encoders import ENCODERS
+from hsssl.geotiff_writer import is_geotiff, make_cog
+from hsssl.maps import refuse_map
 from hsssl.methods import METHODS
 from hsssl.spec import spec_of
 from hsssl.train import pretrain as run_pretraining
@@ -34,9 +36,7 @@ __all__ = ["COMMANDS"]
 def info(
     cube: Argument,
     *,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    opening: Opening = AS_IT_IS,
     json: bool = False,
 ) -> None:
     """Say what a cube's file says: shape, wavelengths, nodata, georeference, statistics, suspicious things.
@@ -45,18 +45,12 @@ def info(
     ----------
     cube : str
         Path or scene name.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
-    reader_options : dict, optional
-        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     from hsssl.info import describe, format_description
 
-    opened = open_input(cube, variable, wavelengths, reader_options)
+    opened = opening.open(cube)
     description = describe(opened)
     print(_json(description) if json else format_description(description))
 
@@ -64,16 +58,14 @@ def info(
 def pretrain(
     cubes: Arguments,
     *,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    opening: Opening = AS_IT_IS,
     report: bool = False,
     **settings: Any,
 ) -> None:
     """Stand in for `hsssl.pretrain`, with cubes by path or name; see `_pretrain_command`."""
     if not cubes:
         raise ValueError('pretrain: give at least one cube, by path or scene name ("indian_pines")')
-    opened = [open_input(cube, variable, wavelengths, reader_options) for cube in cubes]
+    opened = [opening.open(cube) for cube in cubes]
     run = run_pretraining(opened, **settings)
     if os.environ.get("RANK", "0") == "0":
         last = run.metrics[-1]
@@ -87,12 +79,12 @@ def embed(
     cube: Argument,
     *,
     out: str,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    opening: Opening = AS_IT_IS,
+    cog: bool = False,
+    progress: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write the features of every pixel of a cube to a GeoTIFF.
+    """Write the features of every pixel of a cube of any size to a file, tile by tile.
 
     Parameters
     ----------
@@ -101,21 +93,24 @@ def embed(
     cube : str
         Path or scene name.
     out : str
-        GeoTIFF to write: float32, a band a dimension, NaN where nothing was measured.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
-    reader_options : dict, optional
-        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+        GeoTIFF (.tif) or ENVI image (any other extension) to write: float32, a band a dimension, NaN where
+        nothing was measured.
+    cog : bool
+        Make the GeoTIFF a cloud-optimised one, with overviews.
+    progress : bool
+        Show a bar with pixels per second where stderr is no terminal too.
     overwrite : bool
         Replace the file at --out.
     """
-    refuse_existing(out, overwrite=overwrite)
+    refuse_map(out, overwrite=overwrite)
+    _check_cog(out, cog)
     encoder = hsssl.load_encoder(run)
-    opened = open_input(cube, variable, wavelengths, reader_options)
-    features = hsssl.embed(encoder, opened, out=out, overwrite=overwrite)
-    print(f"{out}: {features.shape[0]} x {features.shape[1]} pixels, {features.shape[2]} dimensions")
+    opened = opening.open(cube)
+    hsssl.embed(encoder, opened, out=out, overwrite=overwrite, progress=progress or None)
+    if cog:
+        make_cog(out)
+    spec = spec_of(encoder)
+    print(f"{out}: {opened.rows} x {opened.cols} pixels, {spec.embed_dim * len(spec.windows)} dimensions")
 
 
 def evaluate(
@@ -129,9 +124,7 @@ def evaluate(
     guard: int | None = None,
     seeds: int = 5,
     classifier: str = "linear",
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    opening: Opening = AS_IT_IS,
     json: bool = False,
 ) -> None:
     """Score an encoder's frozen features beside the hand-made baselines, with a leakage audit.
@@ -156,17 +149,11 @@ def evaluate(
         Number of splits.
     classifier : str
         knn, linear or svm.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
-    reader_options : dict, optional
-        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     encoder = hsssl.load_encoder(run)
-    opened = open_input(cube, variable, wavelengths, reader_options)
+    opened = opening.open(cube)
     truth = truth_maps("evaluate", cube, labels, test_labels, split, opened)
     score = hsssl.evaluate(
         hsssl.embed(encoder, opened),
@@ -194,9 +181,7 @@ def finetune(
     seeds: int = 5,
     epochs: int = 20,
     lr: float = 3e-4,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    opening: Opening = AS_IT_IS,
     json: bool = False,
 ) -> None:
     """Train a copy of the encoder with a linear head on labelled pixels, and score it beside the frozen one.
@@ -223,17 +208,11 @@ def finetune(
         Passes over the training pixels.
     lr : float
         Peak learning rate.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
-    reader_options : dict, optional
-        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     json : bool
         Print JSON.
     """
     encoder = hsssl.load_encoder(run)
-    opened = open_input(cube, variable, wavelengths, reader_options)
+    opened = opening.open(cube)
     truth = truth_maps("finetune", cube, labels, test_labels, split, opened)
     drawn = per_class or (10 if split == "random" else 100)
     score = hsssl.finetune(
@@ -249,9 +228,7 @@ def report(
     labels: str | None = None,
     out: str | None = None,
     seeds: int = 5,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    opening: Opening = AS_IT_IS,
     overwrite: bool = False,
 ) -> None:
     """Write report.html: pictures of a run's features on a scene, its training, and scores where labelled.
@@ -269,16 +246,10 @@ def report(
         Folder to write to; the run directory unless given.
     seeds : int
         Number of splits in the scores.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
-    reader_options : dict, optional
-        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace an earlier report.
     """
-    opened = open_input(cube, variable, wavelengths, reader_options)
+    opened = opening.open(cube)
     _report(run, cube, labels, opened, out=out, seeds=seeds, overwrite=overwrite)
 
 
@@ -289,12 +260,12 @@ def classify(
     out: str,
     labels: str | None = None,
     classifier: str = "svm",
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    opening: Opening = AS_IT_IS,
+    cog: bool = False,
+    progress: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a class map of the whole scene, learnt from its labelled pixels.
+    """Write a class map of a scene of any size, learnt from its labelled pixels, tile by tile.
 
     Parameters
     ----------
@@ -303,23 +274,23 @@ def classify(
     cube : str
         Path or scene name.
     out : str
-        GeoTIFF to write: uint8, nodata 0, palette and class names.
+        GeoTIFF (.tif) or ENVI classification (any other extension) to write: uint8, nodata 0, palette and
+        class names.
     labels : str, optional
         Class ids, 0 unlabelled. A named scene brings its own.
     classifier : str
         knn, linear or svm.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
-    reader_options : dict, optional
-        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    cog : bool
+        Make the GeoTIFF a cloud-optimised one, with overviews.
+    progress : bool
+        Show a bar with pixels per second where stderr is no terminal too.
     overwrite : bool
         Replace the file at --out.
     """
-    refuse_existing(out, overwrite=overwrite)
+    refuse_map(out, overwrite=overwrite)
+    _check_cog(out, cog)
     encoder = hsssl.load_encoder(run)
-    opened = open_input(cube, variable, wavelengths, reader_options)
+    opened = opening.open(cube)
     truth = label_map(cube, labels, opened)
     hsssl.classify(
         encoder,
@@ -329,7 +300,10 @@ def classify(
         class_names=class_names_of(cube),
         out=out,
         overwrite=overwrite,
+        progress=progress or None,
     )
+    if cog:
+        make_cog(out, resampling="nearest")
     print(f"{out}: {opened.rows} x {opened.cols} pixels")
 
 
@@ -358,6 +332,11 @@ def _report(run: Any, cube: str, labels: str | None, opened: Cube, **options: An
     print(f"{page}: open it in a browser")
 
 
+def _check_cog(out: str, cog: bool) -> None:
+    if cog and not is_geotiff(out):
+        raise ValueError(f"{out}: a cloud-optimised GeoTIFF ends in .tif; rename it, or leave out --cog")
+
+
 def _json(record: Any) -> str:
     return json_text.dumps(record, indent=1)
 
@@ -373,9 +352,7 @@ def _pretrain_command() -> Callable[..., None]:
         parameter = parameter.replace(annotation=types.get(name, parameter.annotation))
         parameters.append(parameter.replace(default={}) if types.get(name) is options else parameter)
     keyword = inspect.Parameter.KEYWORD_ONLY
-    for name in ("variable", "wavelengths"):
-        parameters.append(inspect.Parameter(name, keyword, default=None, annotation=str | None))
-    parameters.append(inspect.Parameter("reader_options", keyword, default=None, annotation=Options | None))
+    parameters.append(inspect.Parameter("opening", keyword, default=AS_IT_IS, annotation=Opening))
     parameters.append(inspect.Parameter("report", keyword, default=False, annotation=bool))
 
     def command(cubes: Any, *args: Any, **settings: Any) -> None:
@@ -383,9 +360,6 @@ def _pretrain_command() -> Callable[..., None]:
         pretrain(cubes, **dict(zip(positional, args, strict=False)), **settings)
 
     added = (
-        "    variable : str, optional\n        Which variable of a .mat file.\n"
-        "    wavelengths : str, optional\n        A file of numbers or start:stop in nm, or a sensor.\n"
-        "    reader_options : dict, optional\n        What the format's reader takes besides.\n"
         "    report : bool\n        Write report.html at the end: pictures of the first cube, and\n"
         "        scores if it is a named scene. The command report does so later, and takes labels.\n"
     )

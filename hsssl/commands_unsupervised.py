@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import hsssl
 from hsssl.atomic import refuse_existing
-from hsssl.command_inputs import Argument, Options, brings_labels, class_names_of, label_map, open_input
+from hsssl.command_inputs import AS_IT_IS, Argument, Opening, brings_labels, class_names_of, label_map
 
 __all__ = ["cluster", "unmix"]
 
@@ -21,9 +21,8 @@ def unmix(
     rule: str | None = None,
     seed: int = 0,
     reference: str | None = None,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    maps: Literal["geotiff", "envi"] = "geotiff",
+    opening: Opening = AS_IT_IS,
     overwrite: bool = False,
 ) -> None:
     """Find a scene's endmembers and their abundance in every pixel; write maps, spectra and a report.
@@ -35,7 +34,7 @@ def unmix(
     endmembers : int
         How many.
     out : str
-        Folder to write: abundances.tif (float32, NaN where not measured), error.tif, endmembers.csv and .sli,
+        Folder to write: abundances and error (float32, NaN where not measured), endmembers.csv and .sli,
         pictures, report.html.
     method : str
         pure_pixels, daeu, egu_net, egu_net_spatial, vca, nfindr, spa or atgp.
@@ -45,26 +44,22 @@ def unmix(
         Key of all that is drawn.
     reference : str, optional
         Spectral library (ENVI .sli or CSV) to draw beside the endmembers.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
-    reader_options : dict, optional
-        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
+    maps : str
+        Format of abundances and error.
     overwrite : bool
         Replace the files at --out.
     """
     from hsssl.unmix.library import read_library
     from hsssl.unmix.output import FILES, matched, write_unmixing
 
-    for name in FILES:
+    for name in sorted(FILES):
         refuse_existing(os.path.join(out, name), overwrite=overwrite)
     library = None if reference is None else read_library(reference)
-    opened = open_input(cube, variable, wavelengths, reader_options)
+    opened = opening.open(cube)
     if library is not None:
         library.on(opened)  # refused before the work, not after it
     mix = hsssl.unmix(opened, endmembers=endmembers, method=method, rule=rule, seed=seed)
-    report = write_unmixing(out, mix, reference=library, overwrite=overwrite)
+    report = write_unmixing(out, mix, reference=library, maps=maps, overwrite=overwrite)
     for name, pair in zip(mix.names, matched(mix, library), strict=True):
         print(name if pair is None else f"{name}: {pair[0]}, spectral angle {pair[1]:.3f} rad")
     print(report)
@@ -80,9 +75,7 @@ def cluster(
     labelled_only: bool = False,
     seed: int = 0,
     landmarks: int = 8192,
-    variable: str | None = None,
-    wavelengths: str | None = None,
-    reader_options: Options | None = None,
+    opening: Opening = AS_IT_IS,
     overwrite: bool = False,
 ) -> None:
     """Write a map of clusters found without labels; with labels, say how well they agree, beside k-means.
@@ -105,12 +98,6 @@ def cluster(
         Of all that is drawn.
     landmarks : int
         Most pixels in the graph; the others join them.
-    variable : str, optional
-        Which variable of a .mat file.
-    wavelengths : str, optional
-        A file of numbers or start:stop in nm, or a sensor, such as sentinel-2a:B2,B3,B4,B8.
-    reader_options : dict, optional
-        What the format's reader takes besides, such as: byte_order little; rows 95 cols 95; dates 7 date 0.
     overwrite : bool
         Replace the files at --out.
     """
@@ -119,7 +106,7 @@ def cluster(
 
     for file in cluster_files(out):
         refuse_existing(file, overwrite=overwrite)
-    opened = open_input(cube, variable, wavelengths, reader_options)
+    opened = opening.open(cube)
     named = brings_labels(cube)
     if labelled_only and labels is None and not named:
         raise ValueError(f"{cube}: is no named scene and brings no labels; give --labels")

@@ -1,4 +1,4 @@
-"""Writing ENVI images line by line; header and data appear together when all is written."""
+"""Writing ENVI images block by block; header and data appear together when all is written."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 from hsssl.atomic import atomic_path, refuse_existing
 from hsssl.cube import Cube
 from hsssl.messages import say_once
-from hsssl.readers.envi_header import AXES, CUBE_AXES, DTYPES, ByteOrder, braced
+from hsssl.readers.envi_header import AXES, CUBE_AXES, DTYPES, NEVER_DATA, ByteOrder, braced, runs
+from hsssl.stream import Tile
 
-__all__ = ["EnviWriter", "Interleave", "envi_paths", "open_envi"]
+__all__ = ["EnviWriter", "Interleave", "class_fields", "envi_paths", "open_envi"]
 
 Interleave = Literal["bsq", "bil", "bip"]
 _CODES = {name: code for code, name in DTYPES.items()}
+# What parts the lists of a header.
+_PLAIN = str.maketrans({",": ";", "{": "(", "}": ")", "\n": " ", "\r": " "})
 
 
 @dataclass(frozen=True)
 class EnviWriter:
-    """An open ENVI data file that takes blocks of whole lines, in any order."""
+    """An open ENVI data file that takes blocks of an image, in any order."""
 
     stream: IO[bytes]
     rows: int
@@ -34,41 +37,56 @@ class EnviWriter:
     dtype: np.dtype[Any]
     interleave: Interleave
 
-    def write(self, block: NDArray[Any], first_row: int) -> None:
-        """Write lines ``first_row`` and on.
+    def write(self, block: NDArray[Any], first_row: int, first_col: int = 0) -> None:
+        """Write a block of the image.
 
         Parameters
         ----------
         block : ndarray, shape (rows, cols, bands)
-            Numbers of those lines.
-        first_row : int
-            Line of the image that the first one is.
+            Its numbers.
+        first_row, first_col : int
+            Where in the image its first pixel is.
 
         Raises
         ------
         ValueError
             If the block does not fit into the image.
         """
-        lines = block.shape[0]
-        if block.shape != (lines, self.cols, self.bands) or first_row < 0 or first_row + lines > self.rows:
+        lines, samples = block.shape[:2]
+        if (
+            block.shape[2:] != (self.bands,)
+            or not 0 <= first_row <= self.rows - lines
+            or not 0 <= first_col <= self.cols - samples
+        ):
             raise ValueError(
-                f"a block of whole lines is (n, {self.cols}, {self.bands}) within {self.rows} rows, got "
-                f"{block.shape} at row {first_row}"
+                f"a block of an image of {self.rows} x {self.cols} pixels and {self.bands} bands lies in it, "
+                f"got {block.shape} at row {first_row}, column {first_col}"
             )
-        stored = block.transpose([CUBE_AXES.index(axis) for axis in AXES[self.interleave]])
+        axes = AXES[self.interleave]
+        stored = block.transpose([CUBE_AXES.index(axis) for axis in axes])
         stored = np.ascontiguousarray(stored, dtype=self.dtype)
-        if self.interleave != "bsq":
-            self.stream.seek(first_row * self.cols * self.bands * self.dtype.itemsize)
-            self.stream.write(stored.data)
-            return
-        for band in range(self.bands):  # one plane after the other
-            self.stream.seek((band * self.rows + first_row) * self.cols * self.dtype.itemsize)
-            self.stream.write(stored[band].data)
+        sizes = dict(zip(CUBE_AXES, (self.rows, self.cols, self.bands), strict=True))
+        first = dict(zip(CUBE_AXES, (first_row, first_col, 0), strict=True))
+        for start, run in runs(stored, [sizes[axis] for axis in axes], [first[axis] for axis in axes]):
+            self.stream.seek(start * self.dtype.itemsize)
+            self.stream.write(run.data)
+
+    def write_tile(self, tile: Tile, block: NDArray[Any]) -> None:
+        """Write a block (rows, cols) or (rows, cols, bands) where the tile lies."""
+        self.write(np.atleast_3d(block), *tile.corner)
 
 
 def envi_paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Return header and data file of an image named by either: "scene.hdr" goes with "scene.img"."""
+    """Return header and data file of an image named by either: "scene.hdr" goes with "scene.img".
+
+    Raises
+    ------
+    ValueError
+        If the extension is another format's.
+    """
     file = Path(path)
+    if file.suffix.lower() in NEVER_DATA - {".hdr"}:
+        raise ValueError(f"{path}: {file.suffix} is no ENVI image; end it in .tif (GeoTIFF), .hdr or .img")
     if file.suffix.lower() == ".hdr":
         return file, file.with_suffix(".img")
     return file.with_suffix(".hdr"), file
@@ -88,7 +106,7 @@ def open_envi(
     fields: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Iterator[EnviWriter]:
-    """Open a new ENVI image for writing by lines; it appears under its name when the block ends well.
+    """Open a new ENVI image for writing by blocks; it appears under its name when the block ends well.
 
     Parameters
     ----------
@@ -122,7 +140,8 @@ def open_envi(
     FileExistsError
         If header or data exist and ``overwrite`` is off.
     ValueError
-        If ENVI has no such dtype, or cannot hold the transform (rotated, or with rows going north).
+        If ENVI has no such dtype, cannot hold the transform (rotated, or with rows going north), or the
+        extension is another format's.
 
     References
     ----------
@@ -141,6 +160,24 @@ def open_envi(
                 yield EnviWriter(stream, like.rows, like.cols, count, stored, interleave)
             # Killed between the two renames, the image is without a header and never with the old one.
             header.unlink(missing_ok=True)
+
+
+def class_fields(names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> dict[str, str]:
+    """Return the fields of the header that make an image a classification.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of class 0, 1, and so on; commas and braces become semicolons and brackets.
+    colours : sequence of (red, green, blue)
+        Of the same classes, 0 to 255.
+    """
+    return {
+        "file type": "ENVI Classification",
+        "classes": str(len(names)),
+        "class names": braced([name.translate(_PLAIN).strip() for name in names]),
+        "class lookup": braced([part for colour in colours for part in colour]),
+    }
 
 
 def _header_text(
@@ -184,8 +221,7 @@ def _header_text(
 def _plain_names(names: Sequence[str], count: int, source: str) -> list[str]:
     if len(names) != count:
         raise ValueError(f"{source}: {len(names)} descriptions for {count} bands")
-    table = str.maketrans({",": ";", "{": "(", "}": ")", "\n": " ", "\r": " "})
-    plain = [name.translate(table).strip() for name in names]
+    plain = [name.translate(_PLAIN).strip() for name in names]
     if plain != list(names):
         say_once("%s: replaced commas and braces in band names, which part the header's lists", source)
     return plain

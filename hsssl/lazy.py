@@ -173,8 +173,10 @@ def load_or_defer(
 
 
 def pick_bands(values: Any, index: NDArray[np.int64]) -> Any:
-    """Return bands ``index`` of values in memory, as a copy, or of values in a file, unread."""
-    return values.take_bands(index) if isinstance(values, LazyValues) else values[:, :, index]
+    """Return bands ``index`` of values in memory, a copy unless it is all of them, or in a file, unread."""
+    if isinstance(values, LazyValues):
+        return values.take_bands(index)
+    return values if np.array_equal(index, np.arange(values.shape[2])) else values[:, :, index]
 
 
 def as_slice(bands: NDArray[np.int64]) -> slice | NDArray[np.int64]:

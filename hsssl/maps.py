@@ -1,32 +1,37 @@
-"""Georeferenced outputs: GeoTIFFs that are whole or absent, with the cube's CRS and transform."""
+"""Georeferenced outputs: class maps, features and other maps, as GeoTIFF or ENVI, whole or absent."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.atomic import atomic_path, refuse_existing, write_text_atomic
+from hsssl.atomic import refuse_existing, refuse_place, write_text_atomic
 from hsssl.cube import Cube
+from hsssl.envi_writer import class_fields, envi_paths, open_envi
+from hsssl.geotiff_writer import is_geotiff, open_raster, write_tile
+from hsssl.stream import BLOCK, Tile, cut_tiles
 
 __all__ = [
     "CLASS_COLORS",
-    "open_raster",
+    "WriteTile",
+    "open_class_map",
+    "open_features",
+    "open_map",
+    "refuse_map",
     "write_class_map",
     "write_features",
     "write_raster",
 ]
 
-BLOCK = 256
-# What GDAL and its users keep beside a raster; left from an overwritten one, it would describe the new one.
-_SIDECARS = (".aux.xml", ".ovr", ".msk")
+#: ``write(tile, block)``: put a block (rows, cols) or (rows, cols, bands) where the tile lies.
+WriteTile = Callable[[Tile, NDArray[Any]], None]
 
 #: Colours of classes, RGB, shape (25, 3) uint8: row 0 (black) is "unlabelled", row k class k.
 CLASS_COLORS: NDArray[np.uint8] = np.array(
@@ -42,8 +47,25 @@ CLASS_COLORS: NDArray[np.uint8] = np.array(
 CLASS_COLORS.flags.writeable = False
 
 
+def refuse_map(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise, before any work is done, what `open_map` would say about the name of a map.
+
+    Raises
+    ------
+    FileExistsError
+        If a file exists and ``overwrite`` is off.
+    FileNotFoundError, IsADirectoryError
+        If its folder does not exist, or it is a folder.
+    ValueError
+        If the extension is another format's.
+    """
+    for file in (path,) if is_geotiff(path) else envi_paths(path):
+        refuse_place(file)
+        refuse_existing(file, overwrite=overwrite)
+
+
 @contextmanager
-def open_raster(
+def open_map(
     path: str | os.PathLike[str],
     like: Cube,
     *,
@@ -51,16 +73,15 @@ def open_raster(
     dtype: str,
     nodata: float | None,
     descriptions: Sequence[str] | None = None,
+    block: int = BLOCK,
     overwrite: bool = False,
-) -> Iterator[Any]:
-    """Open a new GeoTIFF for writing window by window; it appears under its name when the block ends well.
-
-    Tiled, deflate, with the predictor that fits the dtype, and the CRS and transform of ``like``.
+) -> Iterator[WriteTile]:
+    """Open a new map for writing tile by tile; it appears under its name when the block ends well.
 
     Parameters
     ----------
     path : path
-        The file to write.
+        A GeoTIFF (``.tif``), or header (``.hdr``) or data file (any other extension) of an ENVI image.
     like : Cube
         Gives rows, columns, CRS and transform.
     count : int
@@ -71,44 +92,107 @@ def open_raster(
         Value of pixels that hold nothing.
     descriptions : sequence of str or None
         Name of each band.
+    block : int
+        Side of a GeoTIFF's blocks, see `hsssl.stream.block_side`; tiles made of whole ones are written best.
     overwrite : bool
-        Replace an existing file.
+        Replace existing files.
 
     Yields
     ------
-    rasterio.io.DatasetWriter
+    callable
+        ``write(tile, block)``, for one thread at a time.
 
     Raises
     ------
     FileExistsError
-        If the file exists and ``overwrite`` is off.
+        If a file exists and ``overwrite`` is off.
     FileNotFoundError
         If its folder does not exist.
     ValueError
-        If there are not ``count`` descriptions.
+        If there are not ``count`` descriptions, or ENVI cannot hold the dtype or the transform.
     """
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
+    layout: dict[str, Any] = {"count": count, "dtype": dtype, "nodata": nodata, "overwrite": overwrite}
+    if is_geotiff(path):
+        with open_raster(path, like, descriptions=descriptions, block=block, **layout) as raster:
+            yield partial(write_tile, raster)
+        return
+    with open_envi(path, like, descriptions=descriptions, interleave="bip", **layout) as image:
+        yield image.write_tile
 
-    refuse_existing(path, overwrite=overwrite)
-    if descriptions is not None and len(descriptions) != count:
-        raise ValueError(f"{os.fspath(path)}: {len(descriptions)} descriptions for {count} bands")
-    profile: dict[str, Any] = {
-        "driver": "GTiff", "height": like.rows, "width": like.cols, "count": count, "dtype": dtype,
-        "nodata": nodata, "crs": like.crs, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
-        "compress": "deflate", "predictor": _predictor(dtype), "interleave": "band", "bigtiff": "if_safer",
-    }  # fmt: skip
-    if like.transform is not None:
-        profile["transform"] = rasterio.Affine(*like.transform)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        # A map is as georeferenced as its cube; many cubes are not.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(temporary, "w", **profile) as raster:
-            if descriptions is not None:
-                raster.descriptions = tuple(descriptions)
-            yield raster
-    for suffix in _SIDECARS:
-        Path(f"{os.fspath(path)}{suffix}").unlink(missing_ok=True)
+
+@contextmanager
+def open_class_map(
+    path: str | os.PathLike[str],
+    like: Cube,
+    *,
+    highest: int,
+    class_names: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Iterator[WriteTile]:
+    """Open a new class map for writing tile by tile: uint8, nodata 0, with the palette `CLASS_COLORS`.
+
+    The names of classes go into the file (in a GeoTIFF as band tag ``CLASS_NAMES``, a name a line) and for a
+    GeoTIFF into ``<path>.aux.xml`` too, where GDAL and QGIS look for them.
+
+    Parameters
+    ----------
+    path : path
+        A GeoTIFF (``.tif``), or header (``.hdr``) or data file (any other extension) of an ENVI
+        classification.
+    like : Cube
+        Gives rows, columns, CRS and transform.
+    highest : int
+        The highest class.
+    class_names : sequence of str
+        Name of class 1, 2, and so on.
+    overwrite : bool
+        Replace existing files.
+
+    Yields
+    ------
+    callable
+        ``write(tile, classes)`` with uint8 of shape (rows, cols).
+
+    Raises
+    ------
+    FileExistsError
+        If a file exists and ``overwrite`` is off.
+    """
+    layout: dict[str, Any] = {"count": 1, "dtype": "uint8", "nodata": 0, "overwrite": overwrite}
+    if not is_geotiff(path):
+        names = ("unlabelled", *(_name(number, class_names) for number in range(1, highest + 1)))
+        palette = _palette()
+        colours = [palette[number][:3] for number in range(highest + 1)]
+        with open_envi(path, like, fields=class_fields(names, colours), **layout) as image:
+            yield image.write_tile
+        return
+    with open_raster(path, like, **layout) as raster:
+        raster.write_colormap(1, _palette())
+        if class_names:
+            raster.update_tags(1, CLASS_NAMES="\n".join(class_names))
+        yield partial(write_tile, raster)
+    if class_names:
+        write_text_atomic(f"{os.fspath(path)}.aux.xml", _category_names(class_names))
+
+
+def open_features(
+    path: str | os.PathLike[str], like: Cube, dim: int, *, block: int = BLOCK, overwrite: bool = False
+) -> AbstractContextManager[WriteTile]:
+    """Open a new map of features for writing tile by tile: float32, a band a dimension, nodata NaN.
+
+    Parameters and errors as of `open_map`; ``dim`` is the number of features.
+    """
+    names = [f"feature {number}" for number in range(dim)]
+    return open_map(
+        path,
+        like,
+        count=dim,
+        dtype="float32",
+        nodata=np.nan,
+        descriptions=names,
+        block=block,
+        overwrite=overwrite,
+    )
 
 
 def write_raster(
@@ -120,12 +204,12 @@ def write_raster(
     descriptions: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write an array as a GeoTIFF where the cube lies.
+    """Write an array as a map where the cube lies.
 
     Parameters
     ----------
     path : path
-        The file to write.
+        The file to write; see `open_map`.
     array : ndarray, shape (rows, cols) or (rows, cols, n)
         Any integer or real dtype.
     like : Cube
@@ -149,17 +233,10 @@ def write_raster(
     >>> write_raster("abundances.tif", abundances, cube, nodata=np.nan)     # doctest: +SKIP
     """
     stack = _stacked(path, array, like)
-    with open_raster(
-        path,
-        like,
-        count=stack.shape[2],
-        dtype=stack.dtype.name,
-        nodata=nodata,
-        descriptions=descriptions,
-        overwrite=overwrite,
-    ) as raster:
-        for window, rows in _stripes(like.rows, like.cols):
-            raster.write(np.moveaxis(stack[rows], 2, 0), window=window)
+    layout: dict[str, Any] = {"count": stack.shape[2], "dtype": stack.dtype.name, "nodata": nodata}
+    with open_map(path, like, descriptions=descriptions, overwrite=overwrite, **layout) as write:
+        for tile in _tiles(stack):
+            write(tile, stack[tile.rows, tile.cols])
 
 
 def write_class_map(
@@ -170,10 +247,7 @@ def write_class_map(
     class_names: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
-    """Write a class map: uint8, nodata 0, with the palette `CLASS_COLORS` and the names of the classes.
-
-    The names go into the file (band tag ``CLASS_NAMES``, a name a line) and into ``<path>.aux.xml``,
-    where GDAL and QGIS look for them.
+    """Write a class map: uint8, nodata 0, with palette and the names of the classes; see `open_class_map`.
 
     Parameters
     ----------
@@ -201,13 +275,10 @@ def write_class_map(
             f"{os.fspath(path)}: a class map holds integers 0 to 255 in (rows, cols), got {classes.dtype} "
             f"{classes.shape} from {classes.min()} to {classes.max()}"
         )
-    with open_raster(path, like, count=1, dtype="uint8", nodata=0, overwrite=overwrite) as raster:
-        raster.write(stack[:, :, 0].astype(np.uint8), 1)
-        raster.write_colormap(1, _palette())
-        if class_names:
-            raster.update_tags(1, CLASS_NAMES="\n".join(class_names))
-    if class_names:
-        write_text_atomic(f"{os.fspath(path)}.aux.xml", _category_names(class_names))
+    named: dict[str, Any] = {"highest": int(stack.max()), "class_names": class_names}
+    with open_class_map(path, like, overwrite=overwrite, **named) as write:
+        for tile in _tiles(stack):
+            write(tile, stack[tile.rows, tile.cols].astype(np.uint8))
 
 
 def write_features(
@@ -234,20 +305,10 @@ def write_features(
         If rows and columns are not the cube's.
     """
     stack = _stacked(path, features, like)
-    names = [f"feature {number}" for number in range(stack.shape[2])]
-    with open_raster(
-        path,
-        like,
-        count=stack.shape[2],
-        dtype="float32",
-        nodata=np.nan,
-        descriptions=names,
-        overwrite=overwrite,
-    ) as raster:
-        for window, rows in _stripes(like.rows, like.cols):
-            measured = like.valid[rows][:, :, None]
-            stripe = np.where(measured, stack[rows], np.nan).astype(np.float32)
-            raster.write(np.moveaxis(stripe, 2, 0), window=window)
+    with open_features(path, like, stack.shape[2], overwrite=overwrite) as write:
+        for tile in _tiles(stack):
+            measured = like.valid[tile.rows, tile.cols][:, :, None]
+            write(tile, np.where(measured, stack[tile.rows, tile.cols], np.nan).astype(np.float32))
 
 
 def _stacked(path: str | os.PathLike[str], array: NDArray[Any], like: Cube) -> NDArray[Any]:
@@ -261,20 +322,9 @@ def _stacked(path: str | os.PathLike[str], array: NDArray[Any], like: Cube) -> N
     return stack
 
 
-def _stripes(rows: int, cols: int) -> Iterator[tuple[Any, slice]]:
-    """Cut an image into windows of whole blocks, so that each block is compressed once."""
-    from rasterio.windows import Window
-
-    for start in range(0, rows, BLOCK):
-        height = min(BLOCK, rows - start)
-        yield Window(0, start, cols, height), slice(start, start + height)
-
-
-def _predictor(dtype: str) -> int:
-    # 3 is for floats, 2 (differences) for wide integers; on bytes neither helps.
-    if np.dtype(dtype).kind == "f":
-        return 3
-    return 2 if np.dtype(dtype).itemsize > 1 else 1
+def _tiles(stack: NDArray[Any]) -> list[Tile]:
+    rows, cols, bands = stack.shape
+    return cut_tiles(rows, cols, pixel_bytes=bands * stack.itemsize)
 
 
 def _palette() -> dict[int, tuple[int, int, int, int]]:
@@ -285,6 +335,10 @@ def _palette() -> dict[int, tuple[int, int, int, int]]:
         red, green, blue = (int(part) for part in colours[(number - 1) % len(colours)])
         palette[number] = (red, green, blue, 255)
     return palette
+
+
+def _name(number: int, class_names: Sequence[str]) -> str:
+    return class_names[number - 1] if number <= len(class_names) else f"class {number}"
 
 
 def _category_names(class_names: Sequence[str]) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube, not_measured
 from hsssl.messages import say_once
+from hsssl.stream import read_ahead
 
 __all__ = [
     "BandScan",
@@ -17,7 +19,7 @@ __all__ = [
     "band_statistics",
     "number_ranges",
     "prepare",
-    "row_tiles",
+    "read_rows",
     "scan_bands",
     "unmeasured_bands",
 ]
@@ -155,8 +157,8 @@ def scan_bands(cube: Cube) -> BandScan:
     count = np.zeros(bands, dtype=np.int64)
     mean, squares = np.zeros(bands), np.zeros(bands)
     minimum, maximum = np.full(bands, np.inf), np.full(bands, -np.inf)
-    for rows in row_tiles(cube):
-        raw = cube.values[rows][cube.valid[rows]]  # (pixels, bands)
+    for rows, values in read_rows(cube):
+        raw = values[cube.valid[rows]]  # (pixels, bands)
         measured = ~not_measured(raw, cube.nodata)
         tile = raw.astype(np.float64)
         number = measured.sum(axis=0)
@@ -178,18 +180,18 @@ def scan_bands(cube: Cube) -> BandScan:
     return BandScan(minimum, maximum, mean, std, count)
 
 
-def row_tiles(cube: Cube) -> Iterator[slice]:
-    """Cut the rows into tiles of about two million values."""
-    rows = max(1, _TILE_VALUES // (cube.cols * cube.bands))
-    for start in range(0, cube.rows, rows):
-        yield slice(start, min(start + rows, cube.rows))
+def read_rows(cube: Cube) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield strips of rows of about two million values, and the values; the next strip is read meanwhile."""
+    step = max(1, _TILE_VALUES // (cube.cols * cube.bands))
+    strips = [slice(start, min(start + step, cube.rows)) for start in range(0, cube.rows, step)]
+    return read_ahead(strips, cube.values.__getitem__)
 
 
 def unmeasured_bands(cube: Cube) -> NDArray[np.bool_]:
     """Mark bands in which no valid pixel was measured."""
     measured = np.zeros(cube.bands, dtype=bool)
-    for rows in row_tiles(cube):
-        measured |= (~not_measured(cube.values[rows][cube.valid[rows]], cube.nodata)).any(axis=0)
+    for rows, values in read_rows(cube):
+        measured |= (~not_measured(values[cube.valid[rows]], cube.nodata)).any(axis=0)
     return ~measured
 
 

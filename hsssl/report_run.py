@@ -52,7 +52,8 @@ def report_run(
     run : Run or path
         A finished run of `hsssl.pretrain`.
     cube : Cube
-        The scene to look at; it need not be the one trained on.
+        The scene to look at; it need not be the one trained on. Its features are held in memory; for a
+        scene that is too large for that, use `hsssl.embed` and `hsssl.classify` with ``out``.
     labels : ndarray, shape (rows, cols), integer, optional
         Class ids, 0 = unlabelled.
     class_names : sequence of str, optional

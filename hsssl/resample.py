@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsssl.cube import Cube
 from hsssl.messages import log
-from hsssl.prepare import row_tiles, unmeasured_bands
+from hsssl.prepare import read_rows, unmeasured_bands
 from hsssl.sensors import sensor_bands
 from hsssl.spectral_tools import band_centres
 
@@ -66,8 +66,8 @@ def resample(
     weights = _response(source[used], centres, widths, cube.source)  # (m, used)
     picked = cube.take_bands(used)
     out = np.full((cube.rows, cube.cols, centres.size), np.nan, dtype=np.float32)
-    for rows in row_tiles(picked):
-        physical = np.asarray(picked.values[rows], dtype=np.float64) * picked.scale + picked.offset
+    for rows, values in read_rows(picked):
+        physical = np.asarray(values, dtype=np.float64) * picked.scale + picked.offset
         mixed = physical @ weights.T
         out[rows][cube.valid[rows]] = mixed[cube.valid[rows]]
     log.warning("%s: resampled %d of %d bands to %d", cube.source, used.size, cube.bands, centres.size)

@@ -20,6 +20,7 @@ from hsssl.atomic import atomic_path, write_text_atomic
 from hsssl.cube import Cube
 from hsssl.encoders import PlainEncoder, build_encoder
 from hsssl.messages import log
+from hsssl.prepare import read_rows
 from hsssl.spec import EncoderSpec
 
 __all__ = ["Run", "load_encoder", "save_encoder"]
@@ -163,12 +164,15 @@ class Run:
 
 
 def describe_inputs(cubes: Sequence[Cube]) -> list[dict[str, Any]]:
-    """Return source, shape and SHA-256 (of the values in memory order, and of the file) of every cube."""
+    """Return source, shape and SHA-256 (of values, row by row, and of the file) of every cube, by tiles."""
     inputs = []
     for cube in cubes:
         entry: dict[str, Any] = {"source": cube.source, "shape": list(cube.values.shape)}
         entry["dtype"] = str(cube.values.dtype)
-        entry["values_sha256"] = hashlib.sha256(np.ascontiguousarray(cube.values).data).hexdigest()
+        values = hashlib.sha256()
+        for _, part in read_rows(cube):
+            values.update(np.ascontiguousarray(part).data)
+        entry["values_sha256"] = values.hexdigest()
         if Path(cube.source).is_file():
             with open(cube.source, "rb") as file:
                 entry["file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -103,7 +103,8 @@ def pretrain(
         Mixed precision, by Hugging Face Accelerate; None takes what ``accelerate launch`` was told.
     resident_gib : float, optional
         GiB of the device's memory that the scenes may take. Larger scenes are trained on by strips
-        of rows that take turns there. None is half of a GPU's free memory, and no limit on a CPU.
+        of rows that take turns there. None is half of a GPU's free memory, and no limit on a CPU: a cube
+        that is larger than memory needs a number.
     tracker : str, optional
         An Accelerate tracker, ``"tensorboard"`` or ``"wandb"`` for instance.
     log_every : int

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 __all__ = ["box_average"]
 
+# Averaged at a time: a cache line of a pixel's float32.
+_BANDS = 16
+
 
 def box_average(values: NDArray[Any], valid: NDArray[np.bool_], window: int) -> NDArray[np.float32]:
     """Average each band over a square window, over valid pixels only, mirrored at the borders.
@@ -38,9 +41,12 @@ def box_average(values: NDArray[Any], valid: NDArray[np.bool_], window: int) -> 
     if window < 1 or window % 2 == 0:
         raise ValueError(f"box average: window must be an odd number of pixels, got {window}")
     weight = uniform_filter(valid.astype(np.float64), window, mode="mirror")
-    average = np.full(values.shape, np.nan, dtype=np.float32)
-    for band in range(values.shape[2]):
-        known = np.where(valid, values[:, :, band], 0).astype(np.float64)
-        summed = uniform_filter(known, window, mode="mirror")
-        average[:, :, band][valid] = summed[valid] / weight[valid]
+    weight[~valid] = np.nan
+    average = np.empty(values.shape, dtype=np.float32)
+    for first in range(0, values.shape[2], _BANDS):
+        bands = slice(first, first + _BANDS)
+        planes = np.moveaxis(values[:, :, bands], 2, 0).astype(np.float64, order="C")
+        planes[:, ~valid] = 0
+        summed = uniform_filter(planes, (1, window, window), mode="mirror")
+        average[:, :, bands] = np.moveaxis(summed / weight, 0, 2)
     return average

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube, valid_pixels
 from hsssl.envi_writer import Interleave, open_envi
-from hsssl.maps import BLOCK, open_raster
+from hsssl.geotiff_writer import is_geotiff, open_raster, write_tile
 from hsssl.messages import say_once
-from hsssl.prepare import row_tiles
 from hsssl.readers.envi_header import ByteOrder, braced
+from hsssl.stream import Tile, block_side, cut_tiles, stream_tiles
 
 __all__ = ["write_cube", "write_envi"]
-
-_TIFF = (".tif", ".tiff")
-_WINDOW_BYTES = 2**26
 
 
 def write_cube(path: str | os.PathLike[str], cube: Cube, *, overwrite: bool = False) -> None:
@@ -50,7 +47,7 @@ def write_cube(path: str | os.PathLike[str], cube: Cube, *, overwrite: bool = Fa
     """
     import rasterio
 
-    if Path(path).suffix.lower() not in _TIFF:
+    if not is_geotiff(path):
         write_envi(path, cube, overwrite=overwrite)
         return
     source = os.fspath(path)
@@ -66,6 +63,7 @@ def write_cube(path: str | os.PathLike[str], cube: Cube, *, overwrite: bool = Fa
             dtype=cube.values.dtype.name,
             nodata=nodata,
             descriptions=cube.band_names or None,
+            block=block_side(_pixel_bytes(cube)),
             overwrite=overwrite,
         ) as raster,
     ):
@@ -74,13 +72,14 @@ def write_cube(path: str | os.PathLike[str], cube: Cube, *, overwrite: bool = Fa
         if cube.scale_source:
             raster.scales = tuple(np.broadcast_to(cube.scale, cube.bands).tolist())
             raster.offsets = tuple(np.broadcast_to(cube.offset, cube.bands).tolist())
-        for rows, cols in _windows(cube):
-            part = cube.window(rows, cols)
-            native = part.values.astype(part.values.dtype.newbyteorder("="), copy=False)
-            window = ((rows.start, rows.stop), (cols.start, cols.stop))
-            raster.write(np.moveaxis(native, 2, 0), window=window)
+
+        def write(tile: Tile, values: NDArray[Any]) -> None:
+            write_tile(raster, tile, values)
             if mask is not None:
-                raster.write_mask(part.valid, window=window)
+                window = ((tile.rows.start, tile.rows.stop), (tile.cols.start, tile.cols.stop))
+                raster.write_mask(mask[tile.rows, tile.cols], window=window)
+
+        _stream(cube, lambda values, _: values.astype(values.dtype.newbyteorder("="), copy=False), write)
 
 
 def write_envi(
@@ -92,7 +91,7 @@ def write_envi(
     fill: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a cube as ENVI image, line by line.
+    """Write a cube as ENVI image, tile by tile.
 
     Parameters
     ----------
@@ -143,20 +142,34 @@ def write_envi(
         fields=_spectral_fields(cube),
         overwrite=overwrite,
     ) as image:
-        for rows in row_tiles(cube):
-            block = np.asarray(cube.values[rows])
-            if mask is not None:
-                block = np.where(mask[rows][:, :, None], block, np.array(nodata, dtype=block.dtype))
-            image.write(block, rows.start)
+
+        def filled(values: NDArray[Any], tile: Tile) -> NDArray[Any]:
+            if mask is None:
+                return values
+            kept = mask[tile.rows, tile.cols][:, :, None]
+            return np.where(kept, values, np.array(nodata, dtype=values.dtype))
+
+        _stream(cube, filled, image.write_tile)
 
 
-def _windows(cube: Cube) -> Iterator[tuple[slice, slice]]:
-    """Cut an image into windows of whole blocks of the file, about 64 MiB each."""
-    bytes_of_column = BLOCK * cube.bands * cube.values.dtype.itemsize
-    width = max(1, _WINDOW_BYTES // (BLOCK * bytes_of_column)) * BLOCK
-    for top in range(0, cube.rows, BLOCK):
-        for left in range(0, cube.cols, width):
-            yield slice(top, min(top + BLOCK, cube.rows)), slice(left, min(left + width, cube.cols))
+def _stream(
+    cube: Cube,
+    change: Callable[[NDArray[Any], Tile], NDArray[Any]],
+    write: Callable[[Tile, NDArray[Any]], None],
+) -> None:
+    """Take the values of a cube to a file, changed on the way."""
+    stream_tiles(
+        cut_tiles(cube.rows, cube.cols, pixel_bytes=_pixel_bytes(cube)),
+        lambda tile: np.asarray(cube.values[tile.around]),
+        lambda tile, values, _: change(values, tile),
+        write,
+        desc="write",
+        progress=False,
+    )
+
+
+def _pixel_bytes(cube: Cube) -> int:
+    return 2 * cube.bands * cube.values.dtype.itemsize  # as read, and as written
 
 
 def _nodata_that_fits(cube: Cube, source: str) -> float | None:

@@ -156,7 +156,7 @@ def test_resume_of_a_finished_run_exits_0(scene, run):
         (["pretran"], "Available subcommands"),
         (["embed", "absent", "CUBE", "--out", "OUT"], "no trained encoder here"),
         (["embed", "RUN", "CUBE", "--out", "OUT"], "give --wavelengths"),
-        (["embed", "RUN", "CUBE", "--out", "CUBE"], "exists; pass --overwrite"),
+        (["embed", "RUN", "CUBE", "--out", "CUBE"], ".mat is no ENVI image; end it in .tif"),
         (["evaluate", "RUN", "CUBE", "--wavelengths", "450:900"], "give --labels"),
         (
             ["evaluate", "RUN", "CUBE", "--wavelengths", "450:900", "--labels", "small.npy"],

@@ -150,8 +150,8 @@ def test_patch_larger_than_the_scene_and_bare_modules_are_refused():
 
 def test_written_features_read_back(tmp_path):
     encoder = encoder_for(cube(), windows=(1, 3))
-    features = embed(encoder, cube(), out=tmp_path / "features.tif")
-    np.testing.assert_array_equal(read(tmp_path / "features.tif").values, features)
+    assert embed(encoder, cube(), out=tmp_path / "features.tif") == tmp_path / "features.tif"
+    np.testing.assert_array_equal(read(tmp_path / "features.tif").values, embed(encoder, cube()))
     with pytest.raises(FileExistsError, match="overwrite"):
         embed(encoder, cube(), out=tmp_path / "features.tif")
 
@@ -164,11 +164,12 @@ def test_class_map_separates_what_differs(tmp_path):
     scene.valid[0, 0] = False
     labels = np.zeros_like(truth)
     labels[2:4] = truth[2:4]
-    classes = classify(encoder_for(scene), scene, labels, out=tmp_path / "map.tif")
+    classes = classify(encoder_for(scene), scene, labels)
     assert classes.dtype == np.uint8
     assert classes[0, 0] == 0
     assert (classes[1:] == truth[1:]).all()
-    assert (read(tmp_path / "map.tif").values[:, :, 0] == classes).all()
+    out = classify(encoder_for(scene), scene, labels, out=tmp_path / "map.tif")
+    assert (read(out).values[:, :, 0] == classes).all()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 
 from hsssl.cube import Cube
-from hsssl.maps import CLASS_COLORS, open_raster, write_class_map, write_features, write_raster
+from hsssl.geotiff_writer import make_cog, open_raster
+from hsssl.maps import CLASS_COLORS, write_class_map, write_features, write_raster
 from hsssl.readers import read
 from make_fixtures import small_values, write_tif
 from strategies import arrays
@@ -106,6 +107,32 @@ def test_an_existing_map_stays_without_overwrite(tmp_path, cube):
     assert open_first(path)[0, 0] == 2
     # The names beside the old map do not describe the new one.
     assert not (tmp_path / "map.tif.aux.xml").exists()
+
+
+def test_a_cog_holds_the_same_and_has_overviews(tmp_path):
+    like = Cube(np.zeros((600, 700, 1), dtype=np.uint8), transform=(30, 0, 366015, 0, -30, 5809965))
+    classes = np.random.default_rng(0).integers(0, 4, (600, 700)).astype(np.uint8)
+    features = np.where(classes[:, :, None] > 0, classes[:, :, None] * [1.5, -2.0], np.nan)
+    write_class_map(tmp_path / "map.tif", classes, like, class_names=("Corn", "Woods", "Water"))
+    write_raster(
+        tmp_path / "features.tif", features.astype(np.float32), like, nodata=np.nan, descriptions=["a", "b"]
+    )
+    before = {file.name for file in tmp_path.iterdir()}
+    make_cog(tmp_path / "map.tif", resampling="nearest")
+    make_cog(tmp_path / "features.tif")
+    assert {file.name for file in tmp_path.iterdir()} == before
+    with rasterio.open(tmp_path / "map.tif") as raster:
+        np.testing.assert_array_equal(raster.read(1), classes)
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert raster.overviews(1) == [2, 4]
+        assert set(np.unique(raster.read(1, out_shape=(300, 350)))) <= {0, 1, 2, 3}
+        assert raster.colormap(1)[2][:3] == tuple(CLASS_COLORS[2].tolist())
+        assert raster.tags(1)["CLASS_NAMES"] == "Corn\nWoods\nWater"
+        assert tuple(raster.transform)[:6] == like.transform
+    written = read(tmp_path / "features.tif")
+    np.testing.assert_array_equal(written.values, features.astype(np.float32))
+    assert written.band_names == ("a", "b")
+    np.testing.assert_array_equal(written.valid, classes > 0)
 
 
 def open_first(path):

@@ -1,9 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsssl.readers import read, read_envi
+from hsssl.readers import envi_header, read, read_envi
 from make_fixtures import ENVI_CODES, small_values, write_envi
 from strategies import arrays
 
@@ -29,6 +31,51 @@ def test_envi_read_after_write_is_the_identity(tmp_path_factory, values, interle
     cube = read_envi(path)
     np.testing.assert_array_equal(cube.values, values)
     assert cube.values.dtype.newbyteorder("=") == values.dtype
+
+
+@settings(max_examples=60)
+@given(
+    values=arrays(dtypes=("i2", "f8"), largest=5),
+    interleave=st.sampled_from(["bsq", "bil", "bip"]),
+    byte_order=st.sampled_from([0, 1]),
+    at_once=st.sampled_from([1, 60, 2**24]),
+    data=st.data(),
+)
+def test_envi_windows_are_those_of_the_whole(tmp_path_factory, values, interleave, byte_order, at_once, data):
+    folder = tmp_path_factory.mktemp("envi")
+    path = write_envi(folder, values, interleave=interleave, byte_order=byte_order, offset=5)
+    stop = [data.draw(st.integers(1, size)) for size in values.shape]
+    rows, cols = (slice(data.draw(st.integers(0, end - 1)), end) for end in stop[:2])
+    bands = np.array(data.draw(st.lists(st.integers(0, values.shape[2] - 1), min_size=1)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envi_header, "_READ_BYTES", at_once)
+        cube = read_envi(path, lazy=True).take_bands(bands)
+        np.testing.assert_array_equal(cube.window(rows, cols).values, values[rows, cols][:, :, bands])
+
+
+def test_a_window_costs_the_memory_of_the_window(tmp_path):
+    """Neither the file nor whole lines of it are read for a few columns."""
+    values = small_values("f4", rows=200, cols=400, bands=40)
+    for interleave in ("bsq", "bil", "bip"):
+        cube = read_envi(write_envi(tmp_path, values, interleave=interleave), lazy=True)
+        cube.window(slice(0, 1))
+        tracemalloc.start()
+        part = cube.window(slice(50, 150), slice(100, 110))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        np.testing.assert_array_equal(part.values, values[50:150, 100:110])
+        assert peak < 4 * part.values.nbytes + 2**18
+
+
+def test_a_file_cut_short_after_opening_is_an_error(tmp_path):
+    for interleave in ("bsq", "bil", "bip"):
+        path = write_envi(tmp_path, small_values(), interleave=interleave)
+        cube = read_envi(path, lazy=True)
+        with path.with_suffix(".img").open("r+b") as stream:
+            stream.truncate(100)
+        with pytest.raises(OSError, match=r"scene\.img: ends before the last of its numbers") as error:
+            cube.window(slice(3, 6), slice(1, 3))
+        assert "\n" not in str(error.value)
 
 
 def test_envi_agrees_with_what_spectral_writes(tmp_path):

@@ -43,9 +43,9 @@ def test_enmap_tile_with_void_bands_trains_and_embeds(data_dir, tmp_path):
     encoder = hsssl.load_encoder(run.path)
     assert len(encoder.spec.sensors[0].source_index) == 218
     cube = hsssl.open_cube(tiles[0])
-    features = hsssl.embed(encoder, cube, out=tmp_path / "features.tif")
-    assert np.isfinite(features[cube.valid]).all()
-    assert hsssl.open_cube(tmp_path / "features.tif").transform == cube.transform
+    features = hsssl.open_cube(hsssl.embed(encoder, cube, out=tmp_path / "features.tif"))
+    assert np.isfinite(features.values[cube.valid]).all()
+    assert features.transform == cube.transform
 
 
 def test_demo_ends_in_a_report(indian_pines, tmp_path, capsys):

@@ -21,6 +21,7 @@ from scipy.optimize import nnls as scipy_nnls
 import hsssl
 from hsssl.cli import main
 from hsssl.cube import Cube
+from hsssl.readers import read
 from hsssl.unmix import (
     UNMIXERS,
     abundance_rmse,
@@ -42,7 +43,7 @@ from hsssl.unmix import (
 )
 from hsssl.unmix.figures import band_gaps
 from hsssl.unmix.library import Library, read_library
-from hsssl.unmix.output import FILES, write_unmixing
+from hsssl.unmix.output import files_of, write_unmixing
 
 
 def scene(rows: int = 24, cols: int = 20, *, p: int = 3, bands: int = 12, seed: int = 0) -> Cube:
@@ -332,13 +333,15 @@ def test_unmix_refuses(cube: Cube, options: dict, message: str) -> None:
         hsssl.unmix(cube, **options)
 
 
-def test_strips_change_nothing(few_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_change_nothing(few_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for method in ("pure_pixels", "egu_net_spatial"):
         whole = hsssl.unmix(scene(), endmembers=3, method=method, progress=False)
         with monkeypatch.context() as small:
             small.setattr(import_module("hsssl.prepare"), "_TILE_VALUES", 20 * 12 * 5)
-            strips = hsssl.unmix(scene(), endmembers=3, method=method, progress=False)
-        np.testing.assert_allclose(strips.abundances, whole.abundances, atol=1e-5)
+            small.setattr(import_module("hsssl.stream"), "BLOCK", 8)
+            small.setattr(import_module("hsssl.stream"), "TILE_BYTES", 1)
+            tiles = hsssl.unmix(scene(), endmembers=3, method=method, progress=False)
+        np.testing.assert_allclose(tiles.abundances, whole.abundances, atol=1e-5)
 
 
 def test_a_part_of_many_pixels_is_enough(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
@@ -369,7 +372,7 @@ def test_command_writes_what_can_be_read_again(tmp_path: Path, capsys) -> None:
     words = ["unmix", str(tmp_path / "cube.mat"), "--endmembers", "3", "--out", str(out)]
     words += ["--wavelengths", str(tmp_path / "nm.txt")]
     assert main(words) == 0
-    assert {file.name for file in out.iterdir()} == set(FILES)
+    assert {file.name for file in out.iterdir()} == set(files_of())
     with rasterio.open(out / "abundances.tif") as raster:
         assert raster.descriptions == ("endmember 1", "endmember 2", "endmember 3")
         assert (raster.dtypes[0], np.isnan(raster.nodata)) == ("float32", True)
@@ -388,6 +391,20 @@ def test_command_writes_what_can_be_read_again(tmp_path: Path, capsys) -> None:
     np.savetxt(tmp_path / "nm.txt", cube.wavelengths + 900)
     assert main([*words, "--overwrite", "--reference", str(out / "endmembers.csv")]) == 2
     assert "give a library that covers the cube" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_maps_can_be_envi_images(tmp_path: Path) -> None:
+    mix = hsssl.unmix(scene(), endmembers=2)
+    write_unmixing(tmp_path / "mix", mix)
+    with pytest.raises(ValueError, match="did you mean envi"):
+        write_unmixing(tmp_path / "mix", mix, maps="env", overwrite=True)
+    write_unmixing(tmp_path / "mix", mix, maps="envi", overwrite=True)
+    assert {file.name for file in (tmp_path / "mix").iterdir()} == set(files_of("envi"))
+    with rasterio.open(tmp_path / "mix" / "abundances.img") as raster:
+        np.testing.assert_array_equal(np.moveaxis(raster.read(), 0, 2), mix.abundances)
+        assert raster.descriptions == ("endmember 1", "endmember 2")
+    np.testing.assert_array_equal(read(tmp_path / "mix" / "error.hdr").values[:, :, 0], mix.error)
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube, not_measured
-from hsssl.prepare import row_tiles, scan_bands
+from hsssl.prepare import read_rows, scan_bands
 from hsssl.windows import box_average
 
 __all__ = ["Pixels", "averaged_components", "spectra"]
@@ -76,8 +76,8 @@ def averaged_components(pixels: Pixels, *, components: int = 30, window: int = 7
     cube = pixels.cube
     mean, axes = _principal_axes(cube, components)
     image = np.zeros((cube.rows, cube.cols, axes.shape[1]), dtype=np.float32)
-    for rows in row_tiles(cube):
-        image[rows][cube.valid[rows]] = (_filled(cube, rows, mean) - mean) @ axes
+    for rows, values in read_rows(cube):
+        image[rows][cube.valid[rows]] = (_filled(cube, values[cube.valid[rows]], mean) - mean) @ axes
     return box_average(image, cube.valid, window)[pixels.chosen]
 
 
@@ -85,15 +85,14 @@ def _principal_axes(cube: Cube, components: int) -> tuple[NDArray[np.float64], N
     """Return the mean spectrum (bands,) and the leading axes (bands, components) over valid pixels."""
     mean = scan_bands(cube).mean
     scatter = np.zeros((cube.bands, cube.bands))
-    for rows in row_tiles(cube):
-        centred = _filled(cube, rows, mean) - mean
+    for rows, values in read_rows(cube):
+        centred = _filled(cube, values[cube.valid[rows]], mean) - mean
         scatter += centred.T @ centred
     axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :components]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
     return mean, axes * np.sign(largest)
 
 
-def _filled(cube: Cube, rows: slice, mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the valid spectra of some rows (pixels, bands), missing numbers as the band's mean."""
-    raw = cube.values[rows][cube.valid[rows]]
+def _filled(cube: Cube, raw: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return spectra (pixels, bands) with missing numbers as the band's mean."""
     return np.where(not_measured(raw, cube.nodata), mean, raw.astype(np.float64))

@@ -11,7 +11,7 @@ from hsssl.cluster.features import Pixels
 from hsssl.cluster.methods import CLUSTER_METHODS
 from hsssl.cube import Cube, not_measured
 from hsssl.messages import say_once, unknown_name
-from hsssl.prepare import prepare, row_tiles
+from hsssl.prepare import prepare, read_rows
 
 __all__ = ["cluster"]
 
@@ -110,8 +110,8 @@ def _check_pixels(pixels: Pixels, clusters: int) -> None:
         )
     cube, lacking = pixels.cube, 0
     distinct: set[bytes] = set()
-    for tile in row_tiles(cube):
-        rows = cube.values[tile][pixels.chosen[tile]]
+    for strip, values in read_rows(cube):
+        rows = values[pixels.chosen[strip]]
         lacking += int(not_measured(rows, cube.nodata).any(axis=1).sum())
         if len(distinct) < clusters:
             distinct.update(row.tobytes() for row in rows)

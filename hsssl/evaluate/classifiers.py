@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsssl.evaluate.logistic import fit_softmax
 
-__all__ = ["CLASSIFIERS", "LINEAR_C", "fit_knn", "fit_linear", "fit_svm", "standardisation"]
+__all__ = ["CLASSIFIERS", "LINEAR_C", "Predict", "fit_knn", "fit_linear", "fit_svm", "standardisation"]
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]

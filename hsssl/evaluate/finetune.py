@@ -82,7 +82,7 @@ def finetune(
     encoder : nn.Module
         As `hsssl.load_encoder` returns it, with ``.spec``.
     cube : Cube
-        The scene.
+        The scene; it and its features are held in memory.
     labels : ndarray, shape (rows, cols), integer, or a pair of them
         Class ids; 0 = unlabelled. For ``split="fixed"`` the maps (training, test).
     split, per_class, guard

@@ -67,7 +67,8 @@ def evaluate(
     seeds : int or sequence of int
         How many splits (0 ... n - 1), or which. A fixed split has one.
     cube : Cube or None
-        The prepared cube: the hand-made baselines are then scored on the same splits.
+        The prepared cube: the hand-made baselines are then scored on the same splits, and held in memory
+        for the whole scene (see `hsssl.evaluate.baselines.baseline_features`).
     name : str
         What to call the features.
 

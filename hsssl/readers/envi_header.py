@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ __all__ = [
     "AXES",
     "CUBE_AXES",
     "DTYPES",
+    "NEVER_DATA",
     "ByteOrder",
     "Header",
     "RawLayout",
@@ -28,6 +30,7 @@ __all__ = [
     "number",
     "number_list",
     "parse_header",
+    "runs",
 ]
 
 Header = Mapping[str, str | list[str]]
@@ -42,17 +45,20 @@ CUBE_AXES = ("lines", "samples", "bands")
 _DATA_SUFFIXES = (
     "", ".img", ".dat", ".raw", ".bsq", ".bil", ".bip", ".bin", ".hyspex", ".cube", ".sli", ".lib",
 )  # fmt: skip
-_NEVER_DATA = {
+#: Extensions that no data file of an ENVI image has.
+NEVER_DATA = {
     ".hdr", ".xml", ".txt", ".csv", ".json", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2", ".vrt",
     ".mat", ".pdf", ".ovr", ".enp", ".sta", ".kml", ".shp", ".md", ".npy", ".npz", ".h5", ".nc",
 }  # fmt: skip
 # No header of an image that exists is longer; what is, is some other file.
 _LONGEST_HEADER = 2**25
+# What is read at a time, before it is put in order.
+_READ_BYTES = 2**24
 
 
 def find_header(data: Path) -> Path | None:
     """Return the ENVI header beside a data file: ``name.ext.hdr`` or ``name.hdr``; None if there is none."""
-    if data.suffix.lower() in _NEVER_DATA:
+    if data.suffix.lower() in NEVER_DATA:
         return None
     candidates = [data.with_name(data.name + ".hdr"), data.with_name(data.name + ".HDR")]
     candidates += [data.with_suffix(".hdr"), data.with_suffix(".HDR")]
@@ -93,7 +99,7 @@ def _find_data(header: Path) -> Path:
     others = [
         file
         for file in header.parent.iterdir()
-        if file.stem == stem.name and file.is_file() and file.suffix.lower() not in _NEVER_DATA
+        if file.stem == stem.name and file.is_file() and file.suffix.lower() not in NEVER_DATA
     ]
     if len(others) == 1:
         return others[0]
@@ -205,15 +211,74 @@ class RawLayout:
         return cls(data, dtype, offset, interleave, (rows, cols, bands))
 
     def read_window(self, rows: slice, cols: slice, bands: NDArray[np.int64]) -> NDArray[Any]:
-        """Read a window; see `hsssl.lazy.ReadWindow`."""
+        """Read a window; see `hsssl.lazy.ReadWindow`.
+
+        The file is read and not mapped: what lies around a window then never counts as memory in use, and
+        a file that is cut short meanwhile gives an error.
+        """
+        height, width = rows.stop - rows.start, cols.stop - cols.start
+        found = np.empty((height, width, len(bands)), self.dtype.newbyteorder("="))
+        step = max(1, _READ_BYTES // (width * self.shape[2] * self.dtype.itemsize))
+        with self.path.open("rb", buffering=0) as stream:
+            for first in range(0, height, step):
+                lines = slice(first, min(first + step, height))
+                taken = slice(rows.start + lines.start, rows.start + lines.stop)
+                for there, picked, here in self._neighbours(bands):
+                    found[lines, :, here] = self._read_box(stream, taken, cols, there)[:, :, picked]
+        return found
+
+    def _neighbours(self, bands: NDArray[np.int64]) -> Iterator[tuple[slice, Any, slice]]:
+        """Cut a list of bands into what is read at a time: bands in the file, which of those, where to."""
+        if self.interleave == "bip":  # the bands of a pixel lie together
+            yield slice(0, self.shape[2]), as_slice(bands), slice(0, len(bands))
+            return
+        for run in np.split(np.arange(len(bands)), np.flatnonzero(np.diff(bands) != 1) + 1):
+            first = int(bands[run[0]])
+            yield slice(first, first + len(run)), slice(None), slice(int(run[0]), int(run[-1]) + 1)
+
+    def _read_box(self, stream: RawIOBase, rows: slice, cols: slice, bands: slice) -> NDArray[Any]:
+        """Read (rows, cols, bands) of the file."""
         axes = AXES[self.interleave]
         sizes = dict(zip(CUBE_AXES, self.shape, strict=True))
-        # Mapped for this window only: pages of a file that stays mapped count as memory in use.
-        mapped = np.memmap(
-            self.path, self.dtype, mode="r", offset=self.offset, shape=tuple(sizes[axis] for axis in axes)
-        )
-        cube = mapped.transpose([axes.index(axis) for axis in CUBE_AXES])
-        return np.array(cube[rows, cols][:, :, as_slice(bands)], dtype=self.dtype.newbyteorder("="))
+        spans = dict(zip(CUBE_AXES, (rows, cols, bands), strict=True))
+        box = np.empty([spans[axis].stop - spans[axis].start for axis in axes], self.dtype)
+        for start, run in runs(box, [sizes[axis] for axis in axes], [spans[axis].start for axis in axes]):
+            stream.seek(self.offset + start * self.dtype.itemsize)
+            if stream.readinto(run.data) != run.nbytes:
+                raise OSError(f"{self.path}: ends before the last of its numbers; copy the file again")
+        return box.transpose([axes.index(axis) for axis in CUBE_AXES])
+
+
+def runs(
+    block: NDArray[Any], sizes: Sequence[int], first: Sequence[int]
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Cut a block of a file's array into what lies together there.
+
+    Parameters
+    ----------
+    block : ndarray, shape (a, b, c)
+        In the order of the file, contiguous.
+    sizes : sequence of 3 int
+        Shape of the whole array.
+    first : sequence of 3 int
+        Where in it the block begins.
+
+    Yields
+    ------
+    start : int
+        Numbers in the file before the run.
+    run : ndarray
+        A view into the block.
+    """
+    # An axis that is taken whole lies together with the one before it.
+    lead = 2
+    while lead and block.shape[lead] == sizes[lead]:
+        lead -= 1
+    strides = (sizes[1] * sizes[2], sizes[2], 1)
+    starts = np.array([sum(at * stride for at, stride in zip(first, strides, strict=True))])
+    for length, stride in zip(block.shape[:lead], strides, strict=False):
+        starts = np.add.outer(starts, np.arange(length) * stride)
+    yield from zip(starts.ravel().tolist(), block.reshape(starts.size, -1), strict=True)
 
 
 def _dtype(header: Header, source: str, byte_order: ByteOrder | None) -> np.dtype[Any]:

@@ -36,9 +36,9 @@ class Learned:
     pseudo : bool
         True if the method reconstructs without them: they were found beforehand, by another one.
     model : callable, optional
-        From a strip of the scene to its abundances and reconstruction; None leaves them to a rule in `RULES`.
+        From a part of the scene to its abundances and reconstruction; None leaves them to a rule in `RULES`.
     margin : int
-        Rows beyond a strip that the model looks at.
+        Pixels beyond a tile that the model looks at.
     """
 
     endmembers: NDArray[np.float64]

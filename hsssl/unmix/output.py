@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hsssl.atomic import refuse_existing
 from hsssl.figures import false_colour
 from hsssl.maps import write_raster
+from hsssl.messages import unknown_name
 from hsssl.report import figure_html, html_page
 from hsssl.report_parts import table
 from hsssl.unmix.figures import abundance_maps, endmember_spectra, error_map
@@ -23,13 +24,34 @@ from hsssl.unmix.library import Library, envi_library, library_csv
 from hsssl.unmix.metrics import spectral_angles
 from hsssl.unmix.scene import Unmixing
 
-__all__ = ["FILES", "matched", "write_unmixing"]
+__all__ = ["FILES", "MapFormat", "files_of", "matched", "write_unmixing"]
 
-#: What `write_unmixing` writes.
-FILES = (
-    "abundances.tif", "abundances.png", "error.tif", "error.png", "endmembers.csv", "endmembers.sli",
-    "endmembers.hdr", "endmembers.png", "unmixing.json", "report.html",
+MapFormat = Literal["geotiff", "envi"]
+_MAPS: dict[MapFormat, tuple[str, ...]] = {
+    "geotiff": ("abundances.tif", "error.tif"),
+    "envi": ("abundances.hdr", "abundances.img", "error.hdr", "error.img"),
+}
+_OTHERS = (
+    "abundances.png", "error.png", "endmembers.csv", "endmembers.sli", "endmembers.hdr", "endmembers.png",
+    "unmixing.json", "report.html",
 )  # fmt: skip
+
+
+#: All names that `write_unmixing` may write.
+FILES = frozenset(_OTHERS).union(*_MAPS.values())
+
+
+def files_of(maps: MapFormat = "geotiff") -> tuple[str, ...]:
+    """Return the names of what `write_unmixing` writes, with the maps in that format; the report comes last.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format.
+    """
+    if maps not in _MAPS:
+        raise unknown_name("format of maps", maps, _MAPS)
+    return _MAPS[maps] + _OTHERS
 
 
 def write_unmixing(
@@ -37,14 +59,15 @@ def write_unmixing(
     mix: Unmixing,
     *,
     reference: Library | None = None,
+    maps: MapFormat = "geotiff",
     overwrite: bool = False,
 ) -> Path:
-    """Write an unmixing into a folder: every file of `FILES`, or none.
+    """Write an unmixing into a folder: every file of `files_of`, or none.
 
     ``abundances.tif`` (float32, NaN where not measured, a band an endmember, georeferenced as the cube) and
-    ``error.tif``; ``endmembers.csv`` and the ENVI library ``endmembers.sli`` with its header;
-    ``report.html``, one file with the pictures inside; the pictures; ``unmixing.json`` with settings and
-    figures.
+    ``error.tif``, or both as ENVI images; ``endmembers.csv`` and the ENVI library ``endmembers.sli`` with its
+    header; ``report.html``, one file with the pictures inside; the pictures; ``unmixing.json`` with settings
+    and figures.
 
     Parameters
     ----------
@@ -54,6 +77,8 @@ def write_unmixing(
         What `hsssl.unmix` returned.
     reference : Library, optional
         Spectra to draw beside the endmembers; matched by least total angle.
+    maps : {"geotiff", "envi"}
+        Format of the abundances and the error.
     overwrite : bool
         Replace the files of an earlier unmixing there.
 
@@ -76,16 +101,19 @@ def write_unmixing(
         raise FileNotFoundError(f"{root}: there is no folder {root.parent}; create it first")
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"{root}: is a file; give the name of a folder")
+    names = files_of(maps)
     for name in FILES:
         refuse_existing(root / name, overwrite=overwrite)
     pairs = matched(mix, reference)
     made = root.with_name(f".{root.name}.{secrets.token_hex(6)}.tmp")
     made.mkdir()
     try:
-        _write(made, mix, pairs)
+        _write(made, mix, pairs, maps)
         root.mkdir(exist_ok=True)
-        for name in FILES:  # all are whole and on the disk; the report comes last
+        for name in names:  # all are whole and on the disk; the report comes last
             (made / name).replace(root / name)
+        for name in FILES.difference(names):  # the maps of an earlier unmixing, in the other format
+            (root / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return root / "report.html"
@@ -111,11 +139,12 @@ def matched(mix: Unmixing, reference: Library | None) -> list[Pair | None]:
     return pairs
 
 
-def _write(root: Path, mix: Unmixing, pairs: list[Pair | None]) -> None:
+def _write(root: Path, mix: Unmixing, pairs: list[Pair | None], maps: MapFormat) -> None:
     cube, names = mix.cube, mix.names
-    write_raster(root / "abundances.tif", mix.abundances, cube, nodata=np.nan, descriptions=names)
+    suffix = Path(_MAPS[maps][0]).suffix
+    write_raster(root / f"abundances{suffix}", mix.abundances, cube, nodata=np.nan, descriptions=names)
     error_name = ["RMS reconstruction error"]
-    write_raster(root / "error.tif", mix.error, cube, nodata=np.nan, descriptions=error_name)
+    write_raster(root / f"error{suffix}", mix.error, cube, nodata=np.nan, descriptions=error_name)
     measured = cube.wavelengths is not None
     axis = cube.wavelengths if cube.wavelengths is not None else cube.source_index.astype(np.float64)
     head = "wavelength_nm" if measured else "band"

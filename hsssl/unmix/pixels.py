@@ -1,17 +1,15 @@
-"""The spectra of a scene that endmembers are learnt from, and the scene itself, tile by tile."""
+"""The pixels of a scene that can be unmixed, and the spectra that endmembers are learnt from."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube, not_measured
 from hsssl.messages import say_once
-from hsssl.prepare import row_tiles
+from hsssl.prepare import read_rows
 
-__all__ = ["measured_pixels", "sample_pixels", "tiles"]
+__all__ = ["measured_pixels", "sample_pixels"]
 
 # Values that endmembers are learnt from: a quarter of a GiB as float32.
 LEARN_VALUES = 2**26
@@ -24,8 +22,7 @@ def measured_pixels(cube: Cube) -> NDArray[np.bool_]:
     """
     measured = cube.valid.copy()
     negative = 0
-    for rows in row_tiles(cube):
-        values = cube.values[rows]
+    for rows, values in read_rows(cube):
         measured[rows] &= ~not_measured(values, cube.nodata).any(axis=2)
         known = values[measured[rows]]
         negative += int(np.count_nonzero(known * cube.scale + cube.offset < 0)) if known.size else 0
@@ -62,23 +59,8 @@ def sample_pixels(cube: Cube, measured: NDArray[np.bool_], *, seed: int = 0) -> 
         )
         places = np.sort(np.random.default_rng(seed).choice(places, most, replace=False))
     spectra = np.empty((places.size, cube.bands), dtype=np.float32)
-    for rows in row_tiles(cube):
+    for rows, values in read_rows(cube):
         first, last = np.searchsorted(places, (rows.start * cube.cols, rows.stop * cube.cols))
         at = places[first:last] - rows.start * cube.cols
-        spectra[first:last] = cube.values[rows].reshape(-1, cube.bands)[at]
+        spectra[first:last] = values.reshape(-1, cube.bands)[at]
     return spectra
-
-
-def tiles(
-    cube: Cube, measured: NDArray[np.bool_], *, margin: int = 0
-) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
-    """Yield strips of rows: where they lie, which of their rows are not margin, and the values.
-
-    Values (rows, cols, bands) are float32, with 0 where a pixel was not measured; strips overlap by
-    ``margin`` rows on either side.
-    """
-    for rows in row_tiles(cube):
-        first, last = max(0, rows.start - margin), min(cube.rows, rows.stop + margin)
-        values = cube.values[first:last].astype(np.float32)
-        values[~measured[first:last]] = 0
-        yield rows, slice(rows.start - first, rows.stop - first), values

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from hsssl.cube import Cube
 from hsssl.messages import unknown_name
 from hsssl.prepare import prepare
+from hsssl.stream import Tick, Tile, cut_tiles, stream_tiles
 from hsssl.unmix.extraction import atgp, check_pixels, nfindr, spa, vca
 from hsssl.unmix.learned import RULES, Learned, abundances_of
-from hsssl.unmix.pixels import measured_pixels, sample_pixels, tiles
+from hsssl.unmix.pixels import measured_pixels, sample_pixels
 from hsssl.unmix.pure_pixels import pure_pixels
 
 __all__ = ["UNMIXERS", "Unmixing", "unmix"]
 
 Fit = Callable[..., Learned]
+FloatArray = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,7 @@ def unmix(
 
     The cube is prepared first (`hsssl.prepare`): void, bad and constant bands are dropped; pixels that were
     not measured in every band left get NaN and influence nothing. Endmembers are learnt from at most 2^26
-    values; abundances are computed strip by strip.
+    values; abundances are computed tile by tile, and take 4 (p + 1) bytes a pixel with their error.
 
     Parameters
     ----------
@@ -132,32 +134,48 @@ def unmix(
     fit, own = UNMIXERS[method]
     learned = fit(prepared, measured, endmembers, seed=seed, progress=progress)
     used = rule or own
-    abundances, error = _over_scene(prepared, measured, learned, None if used == "network" else used)
+    abundances, error = _over_scene(
+        prepared, measured, learned, None if used == "network" else used, progress
+    )
     return Unmixing(
         learned.endmembers.astype(np.float32), abundances, error, prepared, method, used, learned.pseudo, seed
     )
 
 
 def _over_scene(
-    cube: Cube, measured: NDArray[np.bool_], learned: Learned, rule: str | None
+    cube: Cube, measured: NDArray[np.bool_], learned: Learned, rule: str | None, progress: bool | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return abundances (rows, cols, p) and error (rows, cols), by a rule or else by the model."""
     p = len(learned.endmembers)
     abundances = np.full((cube.rows, cube.cols, p), np.nan, dtype=np.float32)
     error = np.full((cube.rows, cube.cols), np.nan, dtype=np.float32)
-    margin = learned.margin if rule is None else 0
-    for rows, inner, values in tiles(cube, measured, margin=margin):
-        known = measured[rows]
-        if not known.any():
-            continue
-        seen = values[inner][known]  # (n, bands)
+
+    def read(tile: Tile) -> NDArray[np.float32]:
+        values = cube.values[tile.around].astype(np.float32)
+        values[~measured[tile.around]] = 0
+        return values
+
+    def compute(tile: Tile, values: NDArray[np.float32], tick: Tick) -> tuple[FloatArray, FloatArray]:
+        known = measured[tile.rows, tile.cols]
+        seen = values[tile.inner][known]  # (n, bands)
+        if not len(seen):
+            return np.empty((0, p)), np.empty(0)
         if rule is not None:
             shares, rebuilt = abundances_of(seen, learned.endmembers, rule)
         else:
             assert learned.model is not None
-            shares, rebuilt = (part[inner][known] for part in learned.model(values))
-        abundances[rows][known] = shares
-        error[rows][known] = np.sqrt(np.square(seen - rebuilt).mean(axis=1))
+            shares, rebuilt = (part[tile.inner][known] for part in learned.model(values))
+        return shares, np.sqrt(np.square(seen - rebuilt).mean(axis=1))
+
+    def write(tile: Tile, found: tuple[FloatArray, FloatArray]) -> None:
+        known = measured[tile.rows, tile.cols]
+        for image, part in zip((abundances, error), found, strict=True):
+            image[tile.rows, tile.cols][known] = part
+
+    # float32 as read, and float64 three times in the solver and for the error
+    layout = {"pixel_bytes": 28 * cube.bands, "halo": learned.margin if rule is None else 0}
+    tiles = cut_tiles(cube.rows, cube.cols, **layout)
+    stream_tiles(tiles, read, compute, write, desc="abundances", progress=progress)
     return abundances, error
 
 
