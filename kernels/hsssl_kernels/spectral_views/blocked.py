@@ -160,14 +160,3 @@ def _bands_first(x: Tensor) -> Tensor:
     # transposition, with vector instructions: a third of the time of copying by strides.
     points = x.view(1, n, 1, pixels * bands).permute(0, 3, 1, 2)
     return torch.native_channel_shuffle(points, pixels).permute(0, 2, 3, 1).view(n, bands, pixels)
-
-
-def _bands_first(x: Tensor) -> Tensor:
-    """Return x (n, P P, C) as (n, C, P P)."""
-    n, pixels, bands = x.shape
-    if x.device.type != "cpu" or min(pixels, bands) == 1:
-        return x.transpose(1, 2)
-    # Shuffling the "channels" (pixel, band) of n channels-last points in groups of a pixel each is this
-    # transposition, with vector instructions: a third of the time of copying by strides.
-    points = x.view(1, n, 1, pixels * bands).permute(0, 3, 1, 2)
-    return torch.native_channel_shuffle(points, pixels).permute(0, 2, 3, 1).view(n, bands, pixels)

@@ -61,7 +61,7 @@ def plan(scene: Scene, drawn: Draws, centres: Tensor, sizes: list[int]) -> list[
         dropped = ~drawn.keep.unsqueeze(1)
     rows = [n * pixels for n in sizes]
     each = (
-        pixel.view(-1).split(rows),
+        torch.split(pixel.view(-1), rows),
         _split(slope.unsqueeze(1), sizes),
         _split(None if level is None else level.unsqueeze(1), sizes),
         _smoothed(drawn, sizes),
@@ -74,7 +74,7 @@ def plan(scene: Scene, drawn: Draws, centres: Tensor, sizes: list[int]) -> list[
 
 
 def _split(x: Tensor | None, sizes: list[int]) -> tuple[Tensor | None, ...]:
-    return (x,) * len(sizes) if x is None or len(x) == 1 else x.split(sizes)
+    return (x,) * len(sizes) if x is None or len(x) == 1 else torch.split(x, sizes)
 
 
 def _affine(scene: Scene, drawn: Draws) -> tuple[Tensor, Tensor | None]:
@@ -119,4 +119,4 @@ def _gone(scene: Scene, drawn: Draws, pixel: Tensor, rows: list[int]) -> list[Te
     first = torch.tensor([0, *accumulate(rows)], device=at.device)
     block = torch.bucketize(at, first[1:], right=True)
     counts = torch.bincount(block, minlength=len(rows)).tolist()
-    return [x if len(x) else None for x in (at - first[block]).split(counts)]
+    return [x if len(x) else None for x in torch.split(at - first[block], counts)]
