@@ -15,7 +15,7 @@ from torch import Tensor
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.draws import NOTHING, Draws, choose, draw_words
 from hsssl_kernels.spectral_views.noise import noise_table
-from hsssl_kernels.spectral_views.pages import use_large_pages
+from hsssl_kernels.spectral_views.pages import empty_again
 from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.plan import Block, Scene, plan
 from hsssl_kernels.spectral_views.spec import ViewSpec
@@ -68,7 +68,7 @@ def spectral_views_blocked(
     scene = Scene(cube, mean, scale, valid, spec.noise, table, patch_size)
     words = None if same else draw_words(ids, stream_key(seed, step))
     shape = (batch, bands, patch_size, patch_size)
-    views = [use_large_pages(torch.empty(shape, dtype=dtype, device=cube.device)) for _ in range(2)]
+    views = [empty_again(shape, dtype, cube.device) for _ in range(2)]
 
     def part(samples: slice) -> None:
         targets = [view[samples].flatten(2) for view in views]
