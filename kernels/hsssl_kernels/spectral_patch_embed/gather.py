@@ -110,11 +110,15 @@ def token_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[Tensor
     groups = torch.arange(work.groups, device=device).repeat_interleave(work.space)
     mean, scale = (None if v is None else _by_value(work, v.to(wide)) for v in (work.mean, work.scale))
     tokens, side = torch.empty(2, most, work.values, dtype=wide, device=device)
+    taken = tokens if flat.dtype == wide else flat.new_empty(tokens.shape)
 
     def gather(sample: Tensor, token: Tensor) -> Tensor:
         m, of_group = len(token), groups.index_select(0, token)
         u: Tensor = tokens[:m]
-        u.copy_(flat.index_select(0, positions(sample, token)).view(x.dtype).view(m, work.values))
+        out = taken[:m].view(-1, run) if run > 1 else taken[:m].view(-1)
+        torch.index_select(flat, 0, positions(sample, token), out=out)
+        if flat.dtype != wide:
+            u.copy_(taken[:m].view(x.dtype))
         for table, apply in ((mean, u.sub_), (scale, u.mul_)):
             if table is not None:
                 apply(torch.index_select(table, 0, of_group, out=side[:m]))

@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-__all__ = ["empty_again", "use_large_pages"]
+__all__ = ["empty_again", "release_idle", "use_large_pages"]
 
 _LARGE = 1 << 21
 # Mappings that no tensor uses any more, at most as many as one call returns.
@@ -34,6 +34,11 @@ def empty_again(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     lease = (ctypes.c_char * size).from_buffer(memory)  # lives as long as the tensor's storage
     weakref.finalize(lease, _idle.append, memory).atexit = False
     return torch.frombuffer(lease, dtype=dtype, count=prod(shape)).view(shape)
+
+
+def release_idle() -> None:
+    """Give memory that no tensor uses back to the system."""
+    _idle.clear()
 
 
 def _mapping(size: int) -> mmap.mmap:
