@@ -27,6 +27,7 @@ __all__ = [
     "release",
     "synchronize",
     "times",
+    "value_and_gradients",
 ]
 
 

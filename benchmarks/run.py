@@ -29,7 +29,8 @@ from torch import Tensor
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PASSES = ("forward", "backward", "both")
-CHECK_ROWS = 1024
+# A CPU sweeps small batches once, larger ones twice and in tiles of 2,048 rows: one size of each.
+CHECK_ROWS = (1000, 3100)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,14 +97,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def check(op: Op, dim: int, dtype: torch.dtype, device: str) -> tuple[bool, dict[str, list[float]]]:
-    """Compare value and gradients with float64; the plain form in the same dtype says how far off is fine."""
-    inputs = op.inputs(CHECK_ROWS, dim, dtype, device)
+    """Compare value and gradients with float64; the plain form in the same dtype says how far off is fine.
+
+    Of the sizes in `CHECK_ROWS` the larger errors are returned, each implementation's.
+    """
+    found = [_check_at(n, op, dim, dtype, device) for n in CHECK_ROWS]
+    worst = {
+        name: [max(both) for both in zip(*(errors[name] for _, errors in found), strict=True)]
+        for name in found[0][1]
+    }
+    return all(passed for passed, _ in found), worst
+
+
+def _check_at(
+    n: int, op: Op, dim: int, dtype: torch.dtype, device: str
+) -> tuple[bool, dict[str, list[float]]]:
+    inputs = op.inputs(n, dim, dtype, device)
     exact = value_and_gradients(op.reference, [x.double() if x.is_floating_point() else x for x in inputs])
     ours, plain = error(op.fused, inputs, exact), error(op.reference, inputs, exact)
     naive = error(op.plain if op.differentiable else torch.no_grad()(op.plain), inputs, exact)
     floor = max(1e-6, torch.finfo(dtype).eps / 8) / TEMPERATURE
+    # a value of several hundred, as the decorrelating losses have, is not known better than its own spacing
+    spacing = 2 * torch.finfo(torch.float32).eps * exact[0].abs().max().item()
+    floors = [floor + spacing, *[floor] * (len(exact) - 1)]
     # written so that NaN fails
-    passed = all(a <= 2 * b + floor for a, b in zip(ours, plain, strict=True))
+    passed = all(a <= 2 * b + least for a, b, least in zip(ours, plain, floors, strict=True))
     return passed, {"hsssl_kernels": ours, "reference": plain, "naive eager": naive}
 
 
@@ -202,7 +220,7 @@ def print_table(result: dict[str, Any]) -> None:
         f"copy {c['copy_gbps']:.3g} GB/s; roof: the sum of the least times by all three, over the time taken"
     )
     for name in dict.fromkeys(row["op"] for row in result["rows"]):
-        print(f"{name}: error against float64 at n={CHECK_ROWS}: {_said(result['errors'][name])}")
+        print(f"{name}: error against float64, n of {CHECK_ROWS}: {_said(result['errors'][name])}")
     print(
         f"{'op':<19}{'n':>7}  {'implementation':<24}{'forward':>10}{'backward':>10}{'both':>10}"
         f" {'20-80 %':>17}{'MiB':>9}{'error':>9}{'TFLOP/s':>9}{'GB/s':>9}{'roof':>6}{'time':>7}{'memory':>8}"

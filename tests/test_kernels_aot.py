@@ -52,8 +52,9 @@ def test_every_launch_fits_its_target(architecture: str, reports: dict[str, list
     }
     named = [report["name"] for report in compiled]
     for kernel in ("lse_fwd", "lse_bwd"):
-        assert any(n.startswith(f"{kernel} D=1024 ") and n.endswith("without self") for n in named)
-        assert any(n.startswith(f"{kernel} D=1012 ") and not n.endswith("without self") for n in named)
+        assert any(n.startswith(f"{kernel} D=1024 ") and n.endswith(" pair") for n in named)
+        assert any(n.startswith(f"{kernel} D=1012 ") and n.endswith(" none") for n in named)
+    assert any(n.startswith("lse_bwd D=1012 ") and n.endswith(" labels") for n in named)
     for report in compiled:
         assert report["spills"] == 0, report
         assert report["atomics"] == 0, report

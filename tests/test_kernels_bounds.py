@@ -24,7 +24,7 @@ import test_kernels_unmixing as unmixing
 from hsssl_kernels import self_expression, sinkhorn, spectral_views, top_coefficients
 from hsssl_kernels.launch import PROGRAMS
 from kernel_bounds import watch_bounds
-from test_kernels_losses import LOSSES, draw, value_and_gradients
+from losses import LOSSES, draw, value_and_gradients
 from test_kernels_views import FULL, NONE, inputs
 
 # NumPy warns of numbers that are masked out afterwards; a GPU computes them silently too.
@@ -103,10 +103,17 @@ def test_a_bound_that_is_off_by_one_is_caught(wrong: str, size: int, seen: set[s
     """One row, column or dimension too many, or results one shorter than the rows."""
     x, y = torch.randn(5, 3), torch.randn(7, 3)
     results = torch.empty(2, 1, size if wrong == "rows" else 5).unbind()
-    sizes = {"n": 5, "m": 7, "D": 3, "self_offset": 0, "span": 16}
+    sizes = {"n": 5, "m": 7, "D": 3, "self_offset": 0, "half": 0, "span": 16}
     sizes |= {wrong: size} if wrong in sizes else {}
     named = {"x_ptr": x, "y_ptr": y, "top_ptr": results[0], "total_ptr": results[1], "scale": 1.0, **sizes}
-    named |= {"BLOCK_M": 8, "BLOCK_N": 16, "BLOCK_D": 16, "UNIT": False, "EXCLUDE_SELF": False}
+    named |= {
+        "BLOCK_M": 8,
+        "BLOCK_N": 16,
+        "BLOCK_D": 16,
+        "UNIT": False,
+        "EXCLUDE_SELF": False,
+        "PAIRS": False,
+    }
     launch = kernels()["_lse_fwd_kernel"][(1, 1)]
     if wrong == "none":
         launch(**named)

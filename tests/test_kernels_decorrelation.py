@@ -66,6 +66,16 @@ def test_energies_are_sums_of_squares() -> None:
 
 
 @LOSS
+def test_the_value_keeps_its_digits_over_many_columns(loss) -> None:
+    """A million squares added up in float32 would lose a thousandth of what is off the diagonal."""
+    op, reference = loss
+    z1, z2 = torch.randn(
+        2, 1000, 2048, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).float()
+    torch.testing.assert_close(op(z1, z2).double(), reference(z1.double(), z2.double()), rtol=1e-6, atol=0)
+
+
+@LOSS
 def test_no_square_of_the_columns_is_made_where_rows_are_few(loss) -> None:
     views = [v.requires_grad_() for v in draw(8, 2048, torch.float32)]
     with torch.profiler.profile(profile_memory=True) as profile:

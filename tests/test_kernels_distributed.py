@@ -132,7 +132,15 @@ def _wrong_calls(rank: int) -> list[Callable[[], Tensor]]:
         lambda: info_nce(even, even, temperature=learnable, **on),
         lambda: sup_con(even, zeros[:BATCH], temperature=0.1 + rank, **on),
         lambda: sinkhorn(even, iterations=2 + rank, **on),
+        lambda: info_nce(even, even, symmetric=rank == 0, **on),
+        lambda: nt_xent(even, even, normalize=rank == 0, **on),
+        lambda: _without_gradients(lambda: nt_xent(even, even, **on), rank == 0),
     ]
+
+
+def _without_gradients(call: Callable[[], Tensor], off: bool) -> Tensor:
+    with torch.set_grad_enabled(not off):
+        return call()
 
 
 def _refusal(call: Callable[[], Tensor]) -> str:
@@ -207,7 +215,7 @@ def test_float32_at_small_temperatures_and_compiled(ranks: Ranks, name: str) -> 
 def test_what_is_wrong_on_one_rank_is_said_on_every_rank(ranks: Ranks) -> None:
     world, collected = ranks
     for rank, (_, said) in enumerate(collected):
-        assert len(said) == 12
+        assert len(said) == 15
         uneven = [f"rank {r}: {(BATCH + r, COLUMNS)} torch.float32" for r in range(world)]
         for op, message in zip(("nt_xent", "info_nce", "sup_con", "sinkhorn"), said[:4], strict=True):
             assert message.startswith(f"ValueError: {op}: every rank must bring the same batch")
@@ -228,8 +236,17 @@ def test_what_is_wrong_on_one_rank_is_said_on_every_rank(ranks: Ranks) -> None:
             assert (f"{op}: rank {guilty} cannot go on, so no rank does" in message) == (rank != guilty)
         assert "rank 0: (5, 4) torch.float32, fixed temperature 0.5" in said[8]
         assert "rank 1: (5, 4) torch.float64, fixed temperature 0.5" in said[8]
-        assert "rank 0: (5, 4) torch.float32, learnable temperature 0.5; rank 1: (5, 4)" in said[9]
+        assert "rank 0: (5, 4) torch.float32, learnable temperature 0.5, symmetric=False" in said[9]
+        assert "rank 1: (5, 4) torch.float32, fixed temperature 0.5, symmetric=False" in said[9]
         assert "fixed temperature 1.1" in said[10]
+        assert "symmetric=True, normalize=True, with gradients; rank 1:" in said[12]
+        assert (
+            "normalize=True, with gradients; rank 1: (5, 4) torch.float32, fixed temperature 0.5, norm"
+            in said[13]
+        )
+        assert (
+            "without gradients; rank 1: (5, 4) torch.float32, fixed temperature 0.5, normalize=T" in said[14]
+        )
         assert "epsilon 0.05, 2 iterations; rank 1: (5, 4) torch.float32, epsilon 0.05, 3" in said[11]
 
 

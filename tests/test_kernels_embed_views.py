@@ -16,7 +16,7 @@ from hsssl_kernels import ViewSpec, embed_views, spectral_patch_embed, spectral_
 from hsssl_kernels.embed_views import blocks
 from hsssl_kernels.embed_views.op import _embed_op, _grad_op
 from hsssl_kernels.embed_views.reference import embed_views_reference
-from test_kernels_losses import COMPILES
+from losses import COMPILES
 
 CASES = ("plain", "per_group", "visible", "visible per_group", "norm", "frozen_weight")
 CASE = pytest.mark.parametrize("said", CASES)

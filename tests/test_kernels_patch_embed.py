@@ -15,7 +15,7 @@ from hsssl_kernels.spectral_patch_embed import blocked
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.reference import cut_windows, spectral_patch_embed_reference
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
-from test_kernels_losses import COMPILES
+from losses import COMPILES
 
 LEARNED = ("weight", "bias", "position", "wavelengths_embedding", "norm_weight", "norm_bias")
 # name: sizes (B, C, H, W, patch, group, D), then what is left out or added

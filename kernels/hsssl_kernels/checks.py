@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_flag",
     "check_number",
     "check_pair",
     "check_reduction",
@@ -20,7 +21,6 @@ __all__ = [
 
 # Similarities are divided by it in float32.
 _COLDEST = 1e-30
-_MOST = 10**300
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -81,6 +81,11 @@ def check_temperature(op: str, temperature: float | Tensor) -> Tensor:
                 f"{op}: `temperature` must be a number or a floating-point tensor of one element, "
                 f"got {temperature.dtype} of shape {tuple(temperature.shape)}; pass one value"
             )
+        if temperature.is_meta or temperature.layout != torch.strided:
+            kind = "one without a value" if temperature.is_meta else f"one of layout {temperature.layout}"
+            raise ValueError(
+                f"{op}: `temperature` must be a dense tensor with a value, got {kind}; pass a float"
+            )
         if not torch.compiler.is_compiling():
             _check_value(op, float(temperature.detach()))
         return temperature
@@ -89,12 +94,22 @@ def check_temperature(op: str, temperature: float | Tensor) -> Tensor:
     return torch.tensor(float(temperature), dtype=torch.float64)
 
 
+def check_flag(op: str, name: str, value: object) -> None:
+    """Refuse anything but True and False; a word like "no" would count as True."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: `{name}` must be True or False, got {value!r}; pass a bool")
+
+
 def check_number(op: str, name: str, value: object, wanted: str = "a number") -> None:
     """Refuse anything but an int or a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{op}: `{name}` must be {wanted}, got {type(value).__name__}; pass a float")
-    if isinstance(value, int) and abs(value) > _MOST:
-        raise ValueError(f"{op}: `{name}` must fit a float, got an integer of {len(str(value))} digits")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{op}: `{name}` must fit a float, got an integer of {int(value).bit_length()} bits; pass a float"
+        ) from None
 
 
 def scale_of(temperature: Tensor) -> float:
@@ -120,7 +135,7 @@ def log_dtype(x: Tensor) -> torch.dtype:
 def check_reduction(op: str, reduction: str) -> None:
     """Refuse anything but "mean", "sum" and "none"."""
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'{op}: `reduction` must be "mean", "sum" or "none", got {reduction!r}')
+        raise ValueError(f'{op}: `reduction` must be "mean", "sum" or "none", got {reduction!r}; pick one')
 
 
 def _check_value(op: str, value: float) -> None:

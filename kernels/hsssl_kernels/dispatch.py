@@ -37,7 +37,7 @@ def choose_backend(op: str, backend: str, x: Tensor) -> str:
         If ``backend`` is unknown, or "triton" was asked for and cannot take this input.
     """
     if backend not in ("auto", "triton", "torch"):
-        raise ValueError(f'{op}: `backend` must be "auto", "triton" or "torch", got {backend!r}')
+        raise ValueError(f'{op}: `backend` must be "auto", "triton" or "torch", got {backend!r}; pick one')
     if backend == "torch":
         return "torch"
     fits = x.dtype in _TRITON_DTYPES and x.shape[-1] <= MAX_COLUMNS

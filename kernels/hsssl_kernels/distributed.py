@@ -21,8 +21,11 @@ __all__ = ["described", "gather", "mean_over_ranks", "rank_and_world", "together
 
 
 def rank_and_world(gather_distributed: bool) -> tuple[int, int]:
-    """Return (rank, world size); (0, 1) unless gathering is asked for and a process group is up."""
-    if gather_distributed and dist.is_available() and dist.is_initialized():
+    """Return (rank, world size); (0, 1) unless gathering is asked for and a process group is up.
+
+    What is neither True nor False counts as asked for, so that every rank hears of its refusal.
+    """
+    if gather_distributed is not False and dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
@@ -54,10 +57,15 @@ def together(op: str, world: int, check: Callable[[], T], say: Callable[[T], str
     return found
 
 
-def described(x: Tensor, temperature: Tensor) -> str:
-    """Return the shape and dtype of a batch, and the temperature, as ranks compare them."""
+def described(x: Tensor, temperature: Tensor, **flags: bool) -> str:
+    """Return the batch's shape and dtype, the temperature and the settings, as ranks compare them."""
     kind = "learnable" if temperature.requires_grad else "fixed"
-    return f"{tuple(x.shape)} {x.dtype}, {kind} temperature {float(temperature.detach())}"
+    settings = "".join(f", {name}={value}" for name, value in flags.items())
+    tracked = "with" if torch.is_grad_enabled() else "without"
+    return (
+        f"{tuple(x.shape)} {x.dtype}, {kind} temperature {float(temperature.detach())}{settings}, "
+        f"{tracked} gradients"
+    )
 
 
 def gather(x: Tensor) -> Tensor:

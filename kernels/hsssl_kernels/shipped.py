@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hsssl_kernels.aot import SHARED_LIMIT, compile_ahead
+from hsssl_kernels.dispatch import MAX_COLUMNS
 from hsssl_kernels.launch import TABLE, row_block, view_block
 from hsssl_kernels.tile import Tile
 
@@ -40,13 +41,11 @@ def shipped(architecture: str) -> Iterator[Shipped]:
     for (name, arch, size), entries in TABLE.items():
         if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
-                # a D that no power of two divides takes other loads, so one is compiled beside each;
-                # self-pairs, which cost most, are left out of the even ones
-                for columns, exclude in ((largest, True), (largest - 12, False)):
+                for columns, kind in _lse_kinds(name, largest):
                     for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
                         if columns % 16 == 0 or dtype != torch.float16:
                             for unit in (True, False):
-                                yield lse_launch(name, dtype, columns, tile, unit, exclude)
+                                yield lse_launch(name, dtype, columns, tile, unit, kind)
     for columns in (128, 1024):
         yield from _row_launches(columns)
     yield from _unmixing_launches()
@@ -60,25 +59,39 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         yield _view_launch(bands, patch_size, raw, written, full)
 
 
-def lse_launch(
-    name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, exclude_self: bool
-) -> Shipped:
+def _lse_kinds(name: str, largest: int) -> Iterator[tuple[int, str]]:
+    """Yield widths and what is left out of a row: its pair, itself, nothing; "labels" also weighs classes.
+
+    A D that no power of two divides takes other loads, and labels cost most: the two meet. What costs less
+    is compiled for the widest tile alone.
+    """
+    odd = largest - 12
+    yield largest, "pair"
+    yield odd, "labels" if name == "lse_bwd" else "self"
+    if largest == MAX_COLUMNS:
+        yield odd, "none"
+        yield odd, "self"
+
+
+def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, kind: str) -> Shipped:
     """Return one launch of "lse_fwd" or "lse_bwd"."""
     from hsssl_kernels.lse import kernel
 
     value = f"*{_NAMES[dtype]}"
-    signature = dict.fromkeys(("n", "m", "self_offset", "span"), "i32")
+    signature = dict.fromkeys(("n", "m", "self_offset", "half", "span"), "i32")
     signature |= {"scale": "fp32", "x_ptr": value, "y_ptr": value}
     signature |= dict.fromkeys(("top_ptr", "total_ptr", "x_lse_ptr", "x_weight_ptr", "y_lse_ptr"), "*fp32")
-    signature |= dict.fromkeys(("y_weight_ptr", "out_ptr"), "*fp32")
+    signature |= dict.fromkeys(("y_weight_ptr", "out_ptr", "x_pull_ptr", "y_pull_ptr"), "*fp32")
+    signature |= dict.fromkeys(("x_label_ptr", "y_label_ptr"), "*i64")
     constants = {"D": columns, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
-    constants |= {"UNIT": unit, "EXCLUDE_SELF": exclude_self}
+    constants |= {"UNIT": unit, "EXCLUDE_SELF": kind != "none", "PAIRS": kind == "pair"}
     function = kernel._lse_fwd_kernel
     if name == "lse_bwd":
         function = kernel._lse_bwd_kernel
         constants |= {"BLOCK_O": tile.block_o, "LIFT": 14 if dtype == torch.float16 else 0}
+        constants |= {"LABELS": kind == "labels"}
     label = f"{name} D={columns} {_NAMES[dtype]} {'unit' if unit else 'raw'} {tuple(tile)}"
-    label += " without self" if exclude_self else ""
+    label += f" {kind}"
     return Shipped(label, _NAMES[dtype], function, signature, constants, tile.options(), True)
 
 

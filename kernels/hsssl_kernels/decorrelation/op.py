@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsssl_kernels.checks import check_number, check_pair, compute_dtype
+from hsssl_kernels.checks import check_number, check_pair, compute_dtype, log_dtype
 from hsssl_kernels.decorrelation.energy import cross_energy, own_energy
 
 __all__ = ["barlow_twins", "vicreg"]
@@ -56,8 +56,9 @@ def barlow_twins(z1: Tensor, z2: Tensor, *, redundancy: float = 0.0051, eps: flo
     with torch.autocast(z1.device.type, enabled=False):
         a, b = (F.batch_norm(z.to(wide), None, None, training=True, eps=eps) for z in (z1, z2))
         diagonal = (a * b).mean(0)  # (D,)
-        off = cross_energy(a, b) / len(a) ** 2 - diagonal.square().sum()
-        return (1 - diagonal).square().sum() + redundancy * off
+        # the diagonal is most of it: the difference is formed before it is rounded
+        off = cross_energy(a, b) / len(a) ** 2 - diagonal.to(log_dtype(a)).square().sum()
+        return (1 - diagonal).square().sum() + redundancy * off.to(wide)
 
 
 def vicreg(
@@ -120,8 +121,8 @@ def _spread(z: Tensor, variance: float, covariance: float, eps: float) -> Tensor
     centred = z - z.mean(0)
     spread = centred.square().sum(0) / (n - 1)  # (D,)
     hinge = F.relu(1 - (spread + eps).sqrt()).mean() / 2
-    off = own_energy(centred) / (n - 1) ** 2 - spread.square().sum()
-    return variance * hinge + covariance * off / columns
+    off = own_energy(centred) / (n - 1) ** 2 - spread.to(log_dtype(z)).square().sum()
+    return variance * hinge + covariance * off.to(z.dtype) / columns
 
 
 def _check(op: str, z1: Tensor, z2: Tensor, **weights: float) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_pair, check_reduction, check_temperature
+from hsssl_kernels.checks import check_flag, check_pair, check_reduction, check_temperature
 from hsssl_kernels.dispatch import Backend, choose_backend
 from hsssl_kernels.distributed import described, mean_over_ranks, rank_and_world, together
 from hsssl_kernels.info_nce.queue import QueueRows
@@ -82,13 +82,19 @@ def info_nce(
     """
     world = rank_and_world(gather_distributed)[1]
 
+    def say(found: tuple[Tensor, str]) -> str:
+        return described(query, found[0], symmetric=symmetric, normalize=normalize)
+
     def check() -> tuple[Tensor, str]:
+        check_flag("info_nce", "gather_distributed", gather_distributed)
         check_pair("info_nce", "query", query, "key", key)
+        check_flag("info_nce", "symmetric", symmetric)
+        check_flag("info_nce", "normalize", normalize)
         check_reduction("info_nce", reduction)
         _check_options(query, negatives, symmetric, reduction, gather_distributed, world)
         return check_temperature("info_nce", temperature), choose_backend("info_nce", backend, query)
 
-    value, chosen = together("info_nce", world, check, lambda found: described(query, found[0]))
+    value, chosen = together("info_nce", world, check, say)
     if negatives is not None:
         rows: Tensor = QueueRows.apply(query, key, negatives, value, normalize, chosen)  # type: ignore[no-untyped-call]
     else:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype
-from hsssl_kernels.lse.tiles import drop_self, same, similarity, tiles
+from hsssl_kernels.lse.tiles import leave_out, same, similarity, tiles
 
 __all__ = [
     "fits_at_once",
@@ -31,7 +31,9 @@ _STRIPE = 2**23  # values of S held at once where whole rows are
 _SAFE = {torch.float32: 60.0, torch.float64: 600.0}
 
 
-def lse_blocked(x: Tensor, y: Tensor, scale: float, self_offset: int, columns: bool) -> tuple[Tensor, Tensor]:
+def lse_blocked(
+    x: Tensor, y: Tensor, scale: float, self_offset: int, half: int, columns: bool, exact: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return log-sum-exp over rows (n,) and, where ``columns``, over columns (m,), else (0,).
 
     Parameters
@@ -42,22 +44,27 @@ def lse_blocked(x: Tensor, y: Tensor, scale: float, self_offset: int, columns: b
         1 / temperature.
     self_offset : int
         Entry (i, i + self_offset) is left out; -1 leaves nothing out.
+    half : int
+        Where above 0, the entries of partners are left out too: see `leave_out`.
     columns : bool
         Whether the sums over columns are wanted too.
+    exact : bool
+        Tell a row of which one entry takes all but a millionth from one of which it takes all: for
+        rows whose positives stay in the sum.
     """
     triangle = not columns and self_offset == 0 and same(x, y)
     x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
-    safe = _is_safe(x, y, scale)
+    safe = not exact and _is_safe(x, y, scale)
     gone = 0.0 if safe else float("-inf")
     kept = x.dtype if safe else log_dtype(x)  # logarithms are never rounded to float32, sums of them may be
     over_rows = x.new_full((len(x),), gone, dtype=kept)
     over_columns = over_rows if triangle else x.new_full((len(y) if columns else 0,), gone, dtype=kept)
-    scaled, scratch = x * scale, _scratch(x, y)
+    (left, right), scratch = _scaled(x, y, scale), _scratch(x, y)
     for rows, cols in tiles(len(x), len(y), triangle, _TILE):
-        tile = similarity(scaled[rows], y[cols], scratch)  # (r, c)
+        tile = similarity(left[rows], right[cols], scratch)  # (r, c)
         if safe:
             tile.exp_()
-        drop_self(tile, rows.start, cols.start, self_offset, gone)
+        leave_out(tile, rows.start, cols.start, self_offset, half, gone)
         _add(over_rows[rows], tile, 1, safe)
         if columns or (triangle and rows != cols):
             _add(over_columns[cols], tile, 0, safe)
@@ -74,15 +81,17 @@ def lse_grad_blocked(
     x_side: tuple[Tensor, Tensor],
     y_side: tuple[Tensor, Tensor],
     self_offset: int,
+    half: int,
     both: bool,
-    pair_offset: int = -1,
+    positives: tuple[Tensor, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """Return W y (n, D) and, where ``both``, W^T x (m, D), else (0, D).
 
     ``W_ij = a_i exp(S_ij - r_i) + b_j exp(S_ij - c_j)`` with ``x_side = (r, a)`` and
-    ``y_side = (c, b)``; a side that takes no part has log-sum-exp inf and weight 0. With a
-    ``pair_offset`` p >= 0 the positives are taken off inside: ``W_ij`` less ``a_i + b_j`` where
-    |i - j| = p. A share of nearly 1 then loses no digits to the sum over a row.
+    ``y_side = (c, b)``; a side that takes no part has log-sum-exp inf and weight 0. Entries are
+    left out as by `lse_blocked`. With ``positives``, the labels (n,) and (m,) and the pulls (n,) and
+    (m,) of both sides, ``W_ij`` loses both its pulls where the labels are equal: inside the sum and in
+    float64, so that a share of nearly 1 costs the others no digits.
     """
     symmetric = same(x, y) and same(x_side[0], y_side[0]) and same(x_side[1], y_side[1])
     triangle = not both and self_offset == 0 and symmetric
@@ -92,17 +101,19 @@ def lse_grad_blocked(
     (r, u), (c, v) = (_split(*side, x.dtype, safe) for side in (x_side, y_side))
     dx = torch.zeros_like(x)
     dy = dx if triangle else x.new_zeros(len(y) if both else 0, x.shape[1])
-    scaled, scratch, spare = x * scale, _scratch(x, y), _scratch(x, y)
+    (left, right), scratch, spare = _scaled(x, y, scale), _scratch(x, y), _scratch(x, y)
     for rows, cols in tiles(len(x), len(y), triangle, _TILE):
-        tile = similarity(scaled[rows], y[cols], scratch)  # (r, c)
+        tile = similarity(left[rows], right[cols], scratch)  # (r, c)
         other = spare[: tile.numel()].view_as(tile)
+        pulled = _pulled(tile, rows, cols, x_side, y_side, positives) if positives else None
         if safe:
             tile.exp_().mul_(torch.add(u[rows, None], v[cols], out=other))
         else:
             torch.sub(tile, c[cols], out=other).exp_().mul_(v[cols])
             tile.sub_(r[rows, None]).exp_().mul_(u[rows, None]).add_(other)
-        drop_self(tile, rows.start, cols.start, self_offset, 0.0)
-        _drop_pairs(tile, rows, cols, pair_offset, x_side[1], y_side[1])
+        if pulled:
+            tile[pulled[0]] = pulled[1]
+        leave_out(tile, rows.start, cols.start, self_offset, half, 0.0)
         dx[rows].addmm_(tile, y[cols])
         if both or (triangle and rows != cols):
             dy[cols].addmm_(tile.T, x[rows])
@@ -110,8 +121,9 @@ def lse_grad_blocked(
 
 
 def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-sum-exp over rows (n,), W y (n, D) and W^T x (m, D) for W = P - I, P_ij = exp(S_ij - lse_i).
+    """Return the log-sum-exp of each row (n,) without S_ii, W y (n, D) and W^T x (m, D).
 
+    ``W = P - I`` with shares ``P_ij = exp(S_ij) / sum_k exp(S_ik)``, the positive's among them.
     Where rows weigh the same, their gradient can be formed while their similarities are at hand:
     three matrix products and one exponential, against four and two for `lse` and then `lse_grad`.
     """
@@ -120,9 +132,10 @@ def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, T
     height = max(16, min(512, len(x), _STRIPE // len(y)))
     log = x.new_empty(len(x), dtype=log_dtype(x))
     dx, dy, scratch = torch.empty_like(x), torch.zeros_like(y), x.new_empty(height * len(y))
+    left, right = _scaled(x, y, scale)
     for first in range(0, len(x), height):
         rows = slice(first, first + height)
-        stripe = similarity(x[rows] * scale, y, scratch)  # (r, m)
+        stripe = similarity(left[rows], right, scratch)  # (r, m)
         top = torch.zeros_like(stripe[:, :1]) if safe else stripe.amax(1, keepdim=True)
         share = (stripe if safe else stripe.sub_(top)).exp_()
         # P_ii - 1 is minus the sum of the others, in which nothing cancels
@@ -131,7 +144,7 @@ def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, T
         others = share.sum(1)
         share.diagonal(first).copy_(others).neg_()
         total = (others + positive).unsqueeze(1)
-        log[rows] = (total.to(log.dtype).log() + top).squeeze(1)
+        log[rows] = others.to(log.dtype).log() + top.squeeze(1)
         torch.mm(share, y, out=dx[rows]).div_(total)
         dy.addmm_(share.T, x[rows] / total)
     return log, dx, dy
@@ -143,14 +156,16 @@ def fits_at_once(n: int) -> bool:
 
 
 def self_lse_with_grad_blocked(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return log-sum-exp over rows (n,) of S = x x^T without its diagonal, and (P + P^T - 2 I') x (n, D).
+    """Return the log-sum-exp of each row (n,) without itself and its partner, and (P + P^T - 2 I') x (n, D).
 
-    ``P_ij = exp(S_ij - lse_i)``, and I' picks the partner of a row, n / 2 rows on. All of S is held,
+    ``P_ij = exp(S_ij) / sum_(k != i) exp(S_ik)`` for j != i, the partner's share among them, and I' picks
+    the partner of a row, n / 2 rows on. All of S = x x^T ``scale`` is held, twice,
     so this is for batches where `fits_at_once`: two matrix products and one exponential, against
     three and two for `lse` and then `lse_grad`.
     """
     x = x.to(compute_dtype(x))
-    s = (x * scale) @ x.T  # (n, n)
+    root = x * scale**0.5
+    s = root @ root.T  # (n, n)
     s.fill_diagonal_(float("-inf"))
     # every row divides by the sum it has itself: where one key takes all, its share is 1 to the last bit
     top = torch.zeros_like(s[:, :1]) if _is_safe(x, x, scale) else s.amax(1, keepdim=True)
@@ -165,24 +180,37 @@ def self_lse_with_grad_blocked(x: Tensor, scale: float) -> tuple[Tensor, Tensor]
     for pair, rest in zip(pairs, (others[:half], others[half:]), strict=True):
         torch.neg(rest, out=pair)
     total = (others + positive).unsqueeze(1)
-    log = (total.to(log_dtype(x)).log() + top).squeeze(1)
+    log = others.to(log_dtype(x)).log() + top.squeeze(1)
     share /= total
     return log, (share + share.T) @ x
 
 
+def _pulled(
+    tile: Tensor,
+    rows: slice,
+    cols: slice,
+    x_side: tuple[Tensor, Tensor],
+    y_side: tuple[Tensor, Tensor],
+    positives: tuple[Tensor, ...],
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Return where labels are equal in a tile of S, as indices, and W there."""
+    x_label, y_label, x_pull, y_pull = positives
+    i, j = (x_label[rows, None] == y_label[cols]).nonzero(as_tuple=True)
+    s = tile[i, j].to(x_side[0].dtype)
+    held = torch.zeros_like(s)
+    for (log, weight), pull, part, at in ((x_side, x_pull, rows, i), (y_side, y_pull, cols, j)):
+        held += weight[part][at] * (s - log[part][at]).exp() - pull[part][at]
+    return (i, j), held.to(tile.dtype)
+
+
+def _scaled(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return both sides times the root of the scale: S_ij and S_ji then have the same bits where x is y."""
+    left = x * scale**0.5
+    return left, left if same(x, y) else y * scale**0.5
+
+
 def _scratch(x: Tensor, y: Tensor) -> Tensor:
     return x.new_empty(min(_TILE, len(x)) * min(_TILE, len(y)))
-
-
-def _drop_pairs(
-    tile: Tensor, rows: slice, cols: slice, offset: int, x_weight: Tensor, y_weight: Tensor
-) -> None:
-    for away in {offset, -offset} if offset >= 0 else ():
-        diagonal = rows.start + away - cols.start  # entries (i, i + away)
-        if -tile.shape[0] < diagonal < tile.shape[1]:
-            held = tile.diagonal(diagonal)
-            i, j = max(0, -diagonal), max(0, diagonal)
-            held -= (x_weight[rows][i : i + len(held)] + y_weight[cols][j : j + len(held)]).to(tile.dtype)
 
 
 def _add(total: Tensor, tile: Tensor, dim: int, safe: bool) -> None:
@@ -191,7 +219,7 @@ def _add(total: Tensor, tile: Tensor, dim: int, safe: bool) -> None:
         total += tile.sum(dim)
     else:
         top = tile.amax(dim, keepdim=True).clamp_(min=torch.finfo(tile.dtype).min)  # all may be left out
-        found = (tile - top).exp_().sum(dim).to(total.dtype).log() + top.squeeze(dim)
+        found = (tile - top).exp_().sum(dim, dtype=total.dtype).log() + top.squeeze(dim)
         torch.logaddexp(total, found, out=total)
 
 

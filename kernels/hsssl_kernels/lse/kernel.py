@@ -4,9 +4,11 @@
     backward  out_i = sum_j W_ij y_j,   W_ij = a_i exp(S_ij - r_i) + b_j exp(S_ij - c_j)
 
 A program owns a block of rows and walks over blocks of columns; S lives in registers. Saved between
-the two: n logarithms; recomputed: S. Forward 2 n m D operations, backward 4 n m D; bytes O((n + m) D).
-Few rows against many columns (a queue) are split over columns, and the parts merged in a fixed
-order: no atomics, the same bits every time.
+the two: n logarithms; recomputed: S. A row's entries with itself and with its partner can be left out.
+Forward 2 n m D operations, backward 4 n m D, and 2 n m D more for every further block of columns where D is
+too wide for one; bytes O((n + m) D). Few rows against many columns (a
+queue) are split over columns, and the parts merged in a fixed order: no atomics, the same bits every
+time.
 
 Logarithms inside are to base 2. Rows of norm 1 bound |S| by the scale, so that a constant takes the
 place of the running maximum and W takes one exponential: exp(S - c) (u_i + v_j).
@@ -59,6 +61,17 @@ def _similarity(
 
 
 @triton.jit
+def _keys(rows, half, PAIRS: tl.constexpr):
+    """Return numbers that are equal for a row and itself, and with PAIRS for its partner."""
+    if PAIRS:
+        block = rows // half
+        keys = (block // 2) * half + (rows - block * half)
+    else:
+        keys = rows
+    return keys
+
+
+@triton.jit
 def _lse_fwd_kernel(
     x_ptr,  # (n, D)
     y_ptr,  # (m, D)
@@ -68,6 +81,7 @@ def _lse_fwd_kernel(
     n,
     m,
     self_offset,
+    half,
     span,  # columns of one split, a multiple of BLOCK_N
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -75,12 +89,14 @@ def _lse_fwd_kernel(
     BLOCK_D: tl.constexpr,
     UNIT: tl.constexpr,
     EXCLUDE_SELF: tl.constexpr,
+    PAIRS: tl.constexpr,
 ):
     first = tl.program_id(0) * BLOCK_M
     split = tl.program_id(1)
     rows = tl.arange(0, BLOCK_M)
     cols = tl.arange(0, BLOCK_N)
     columns = tl.arange(0, BLOCK_D)
+    own = _keys(first + self_offset + rows, half, PAIRS)
     wide_d = tl.full([], D, tl.int64)  # rows x D may pass 2^31
     x_base = x_ptr + first * wide_d
     x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
@@ -98,7 +114,7 @@ def _lse_fwd_kernel(
         else:
             s = s * scale + tl.where(cols < m - j, 0.0, float("-inf"))[None, :]
         if EXCLUDE_SELF:
-            s = tl.where((first + self_offset + rows)[:, None] == (j + cols)[None, :], float("-inf"), s)
+            s = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], float("-inf"), s)
         if UNIT:
             total += tl.sum(tl.exp2(s), 1)
         else:
@@ -120,11 +136,16 @@ def _lse_bwd_kernel(
     x_weight_ptr,  # (n,) float32; where UNIT, times 2^(scale - lse)
     y_lse_ptr,  # (m,) float32
     y_weight_ptr,  # (m,) float32
+    x_label_ptr,  # (n,) int64, read where LABELS as are the next three
+    y_label_ptr,  # (m,) int64
+    x_pull_ptr,  # (n,) float32
+    y_pull_ptr,  # (m,) float32
     out_ptr,  # (splits, n, D) float32
     scale,
     n,
     m,
     self_offset,
+    half,
     span,
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -134,6 +155,8 @@ def _lse_bwd_kernel(
     LIFT: tl.constexpr,  # W is formed 2^LIFT times too large, off float16's subnormal numbers
     UNIT: tl.constexpr,
     EXCLUDE_SELF: tl.constexpr,
+    PAIRS: tl.constexpr,
+    LABELS: tl.constexpr,
 ):
     first = tl.program_id(0) * BLOCK_M
     split = tl.program_id(2)
@@ -141,12 +164,16 @@ def _lse_bwd_kernel(
     cols = tl.arange(0, BLOCK_N)
     columns = tl.arange(0, BLOCK_D)
     out_columns = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    own = _keys(first + self_offset + rows, half, PAIRS)
     wide_d = tl.full([], D, tl.int64)  # rows x D may pass 2^31
     x_base = x_ptr + first * wide_d
     x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
     x_weight = tl.load(x_weight_ptr + first + rows, mask=rows < n - first, other=0.0)
     if not UNIT:
         x_lse = tl.load(x_lse_ptr + first + rows, mask=rows < n - first, other=float("inf"))
+    if LABELS:
+        x_label = tl.load(x_label_ptr + first + rows, mask=rows < n - first, other=0)
+        x_pull = tl.load(x_pull_ptr + first + rows, mask=rows < n - first, other=0.0)
     out = tl.zeros([BLOCK_M, BLOCK_O], dtype=tl.float32)
     for j in range(split * span, tl.minimum((split + 1) * span, m), BLOCK_N):
         y_base = y_ptr + j * wide_d
@@ -165,8 +192,13 @@ def _lse_bwd_kernel(
             w = tl.exp2(s - x_lse[:, None]) * x_weight[:, None]
             w += tl.exp2(s - y_lse[None, :]) * y_weight[None, :]
             w = tl.where((cols < m - j)[None, :], w, 0.0)
+        if LABELS:
+            y_label = tl.load(y_label_ptr + j + cols, mask=cols < m - j, other=0)
+            y_pull = tl.load(y_pull_ptr + j + cols, mask=cols < m - j, other=0.0)
+            pull = (x_pull[:, None] + y_pull[None, :]) * tl.exp2(1.0 * LIFT)
+            w -= tl.where(x_label[:, None] == y_label[None, :], pull, 0.0)
         if EXCLUDE_SELF:
-            w = tl.where((first + self_offset + rows)[:, None] == (j + cols)[None, :], 0.0, w)
+            w = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], 0.0, w)
         if BLOCK_D >= D and BLOCK_D == BLOCK_O:
             y_out = y_tile
         else:
@@ -178,8 +210,8 @@ def _lse_bwd_kernel(
     tl.store(out_base + rows[:, None] * D + out_columns[None, :], out, mask=inside)
 
 
-def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool) -> Tensor:
-    """Return the natural log-sum-exp (n,), float64, of every row of x y^T scale."""
+def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, half: int, unit: bool) -> Tensor:
+    """Return the natural log-sum-exp (n,), float64, of every row of x y^T scale, some entries left out."""
     (n, columns), m = x.shape, len(y)
     arch = architecture(x)
     tile = tile_for("lse_fwd", arch, x.dtype, columns)
@@ -195,6 +227,7 @@ def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool)
         n=n,
         m=m,
         self_offset=self_offset,
+        half=half,
         span=span,
         D=columns,
         BLOCK_M=tile.block_m,
@@ -202,6 +235,7 @@ def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, unit: bool)
         BLOCK_D=tile.block_d,
         UNIT=_fixed_shift(unit, scale),
         EXCLUDE_SELF=self_offset >= 0,
+        PAIRS=half > 0,
         **tile.options(),
     )
     log = (top.double() + total.double().log2()) * math.log(2)  # (splits, n)
@@ -215,9 +249,14 @@ def launch_lse_grad(
     x_side: tuple[Tensor, Tensor],
     y_side: tuple[Tensor, Tensor],
     self_offset: int,
+    half: int,
     unit: bool,
+    positives: tuple[Tensor, ...],
 ) -> Tensor:
-    """Return W y (n, D), float32; the sides are (log-sum-exp, weight) of rows and of columns."""
+    """Return W y (n, D), float32; the sides are (log-sum-exp, weight) of rows and of columns.
+
+    ``positives`` is empty, or the labels and pulls of both sides: see `lse_grad_blocked`.
+    """
     (n, columns), m = x.shape, len(y)
     arch = architecture(x)
     tile = tile_for("lse_bwd", arch, x.dtype, columns)
@@ -225,6 +264,7 @@ def launch_lse_grad(
     splits, span = splits_for(tile, arch, row_blocks * out_blocks, m)
     fixed = _fixed_shift(unit, scale)
     (x_lse, x_weight), (y_lse, y_weight) = (_reference(*side, scale, fixed) for side in (x_side, y_side))
+    labels, pulls = positives[:2] or (x_weight, y_weight), positives[2:] or (x_weight, y_weight)
     parts = torch.empty(splits, n, columns, dtype=torch.float32, device=x.device)
     _lse_bwd_kernel[(row_blocks, out_blocks, splits)](
         x_ptr=x.contiguous(),
@@ -233,11 +273,16 @@ def launch_lse_grad(
         x_weight_ptr=x_weight,
         y_lse_ptr=y_lse,
         y_weight_ptr=y_weight,
+        x_label_ptr=labels[0].contiguous(),
+        y_label_ptr=labels[1].contiguous(),
+        x_pull_ptr=pulls[0].float().contiguous(),
+        y_pull_ptr=pulls[1].float().contiguous(),
         out_ptr=parts,
         scale=_in_base_2(scale),
         n=n,
         m=m,
         self_offset=self_offset,
+        half=half,
         span=span,
         D=columns,
         BLOCK_M=tile.block_m,
@@ -247,6 +292,8 @@ def launch_lse_grad(
         LIFT=14 if x.dtype == torch.float16 else 0,
         UNIT=fixed,
         EXCLUDE_SELF=self_offset >= 0,
+        PAIRS=half > 0,
+        LABELS=bool(positives),
         **tile.options(),
     )
     return parts.sum(0) if splits > 1 else parts[0]

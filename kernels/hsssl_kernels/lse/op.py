@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype, scale_of
@@ -17,19 +19,35 @@ __all__ = ["lse", "lse_grad", "lse_with_grad", "self_lse_with_grad"]
 
 
 def _lse(
-    x: Tensor, y: Tensor, temperature: Tensor, self_offset: int, columns: bool, unit: bool, backend: str
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor,
+    self_offset: int,
+    half: int,
+    columns: bool,
+    unit: bool,
+    backend: str,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     scale = scale_of(temperature)
     if backend == "torch":
-        return lse_blocked(x, y, scale, self_offset, columns)
+        return lse_blocked(x, y, scale, self_offset, half, columns, exact)
     from hsssl_kernels.lse.kernel import launch_lse
 
-    rows = launch_lse(x, y, scale, self_offset, unit)
-    return rows, launch_lse(y, x, scale, -1, unit) if columns else rows.new_empty(0)
+    rows = launch_lse(x, y, scale, self_offset, half, unit)
+    return rows, launch_lse(y, x, scale, self_offset, half, unit) if columns else rows.new_empty(0)
 
 
 def _lse_fake(
-    x: Tensor, y: Tensor, temperature: Tensor, self_offset: int, columns: bool, unit: bool, backend: str
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor,
+    self_offset: int,
+    half: int,
+    columns: bool,
+    unit: bool,
+    backend: str,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     dtype = log_dtype(x)
     return x.new_empty(x.shape[0], dtype=dtype), x.new_empty(y.shape[0] if columns else 0, dtype=dtype)
@@ -44,21 +62,22 @@ def _lse_grad(
     y_lse: Tensor,
     y_weight: Tensor,
     self_offset: int,
+    half: int,
     both: bool,
     unit: bool,
     backend: str,
-    pair_offset: int = -1,
+    positives: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     scale = scale_of(temperature)
     x_side, y_side = (x_lse, x_weight), (y_lse, y_weight)
     if backend == "torch":
-        return lse_grad_blocked(x, y, scale, x_side, y_side, self_offset, both, pair_offset)
+        return lse_grad_blocked(x, y, scale, x_side, y_side, self_offset, half, both, tuple(positives))
     from hsssl_kernels.lse.kernel import launch_lse_grad
 
-    dx = launch_lse_grad(x, y, scale, x_side, y_side, self_offset, unit)
+    dx = launch_lse_grad(x, y, scale, x_side, y_side, self_offset, half, unit, tuple(positives))
     if not both:
         return dx, dx.new_empty(0, x.shape[1])
-    return dx, launch_lse_grad(y, x, scale, y_side, x_side, -1, unit)
+    return dx, launch_lse_grad(y, x, scale, y_side, x_side, self_offset, half, unit, ())
 
 
 def _lse_grad_fake(
@@ -70,10 +89,11 @@ def _lse_grad_fake(
     y_lse: Tensor,
     y_weight: Tensor,
     self_offset: int,
+    half: int,
     both: bool,
     unit: bool,
     backend: str,
-    pair_offset: int = -1,
+    positives: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     columns, dtype = x.shape[1], compute_dtype(x)
     return x.new_empty(x.shape[0], columns, dtype=dtype), x.new_empty(
@@ -100,36 +120,40 @@ def _self_lse_with_grad_fake(x: Tensor, temperature: Tensor) -> tuple[Tensor, Te
 
 
 # lse(x (n, D), y (m, D)) -> over rows (n,), over columns (m,) or (0,): natural logarithms in
-# float64 of the sums of exp(x y^T / temperature), without the entries
-# (i, i + self_offset) if self_offset >= 0. `unit` promises rows of norm 1.
+# float64 of the sums of exp(x y^T / temperature), without the entries of a row with itself, (i, i +
+# self_offset) if self_offset >= 0, and where half > 0 without those with its partner: see `leave_out`.
+# `columns` needs a self_offset of -1 or 0. `unit` promises rows of norm 1. `exact`, of blocked torch,
+# is for rows whose positives stay in the sum: see `lse_blocked`.
 lse = register(
-    "lse(Tensor x, Tensor y, Tensor temperature, int self_offset, bool columns, bool unit, str backend)"
-    " -> (Tensor, Tensor)",
+    "lse(Tensor x, Tensor y, Tensor temperature, int self_offset, int half, bool columns, bool unit,"
+    " str backend, bool exact=False) -> (Tensor, Tensor)",
     _lse,
     _lse_fake,
 )
 
 # lse_grad(...) -> W y (n, D), W^T x (m, D) or (0, D), in float32 (float64 for float64), where
-# W_ij = x_weight_i exp(S_ij - x_lse_i) + y_weight_j exp(S_ij - y_lse_j); self_offset needs both=False.
-# A pair_offset, for blocked torch only, takes the positives off inside: see there.
+# W_ij = x_weight_i exp(S_ij - x_lse_i) + y_weight_j exp(S_ij - y_lse_j), and 0 for what `lse` leaves out;
+# `both` needs a self_offset of -1 or 0. `positives`, labels and pulls of both sides, are taken off W
+# where labels are equal: see `lse_grad_blocked`; they need both=False; [] for none.
 lse_grad = register(
     "lse_grad(Tensor x, Tensor y, Tensor temperature, Tensor x_lse, Tensor x_weight, Tensor y_lse,"
-    " Tensor y_weight, int self_offset, bool both, bool unit, str backend, int pair_offset=-1)"
-    " -> (Tensor, Tensor)",
+    " Tensor y_weight, int self_offset, int half, bool both, bool unit, str backend,"
+    " Tensor[] positives) -> (Tensor, Tensor)",
     _lse_grad,
     _lse_grad_fake,
 )
 
-# lse_with_grad(x (n, D), y (m, D)) -> log-sum-exp (n,), W y (n, D), W^T x (m, D),
-# W_ij = exp(S_ij - lse_i) - (i = j); blocked torch, for rows that weigh the same.
+# lse_with_grad(x (n, D), y (m, D)) -> log-sum-exp (n,) without S_ii, W y (n, D), W^T x (m, D), where
+# W is the softmax of the rows of S less (i = j); blocked torch, for rows that weigh the same.
 lse_with_grad = register(
     "lse_with_grad(Tensor x, Tensor y, Tensor temperature) -> (Tensor, Tensor, Tensor)",
     _lse_with_grad,
     _lse_with_grad_fake,
 )
 
-# self_lse_with_grad(x (n, D)) -> log-sum-exp (n,) of x x^T without its diagonal, and (P + P^T) x (n, D) less
-# twice each row's partner, n / 2 rows on; blocked torch, for batches small enough to hold all similarities.
+# self_lse_with_grad(x (n, D)) -> log-sum-exp (n,) of x x^T without a row's entries with itself and its
+# partner, n / 2 rows on, and (P + P^T) x (n, D) less twice each row's partner; blocked torch, for batches
+# small enough to hold all similarities.
 self_lse_with_grad = register(
     "self_lse_with_grad(Tensor x, Tensor temperature) -> (Tensor, Tensor)",
     _self_lse_with_grad,

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from hsssl_kernels.checks import log_dtype, scale_of
 from hsssl_kernels.dispatch import register
-from hsssl_kernels.lse.tiles import drop_self, same, similarity, tiles
+from hsssl_kernels.lse.tiles import leave_out, same, similarity, tiles
 from hsssl_kernels.rows import unit_rows
 
 __all__ = ["expected_similarity", "is_swept", "wide_rows"]
 
 _TILE = 1024  # 8 MiB of float64
+_GONE = -1e300  # as an S of which nothing is left, and finite: 0 times it is 0
 
 
 def is_swept(x: Tensor) -> bool:
@@ -34,9 +35,9 @@ def wide_rows(x: Tensor, normalize: bool) -> Tensor:
 
 
 def expected_similarity_blocked(
-    x: Tensor, y: Tensor, scale: float, x_log: Tensor, y_log: Tensor, self_offset: int
+    x: Tensor, y: Tensor, scale: float, self_offset: int, columns: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``sum_j P_ij S_ij`` (n,), the log-sum-exp of S (n,), and the first over columns (m,).
+    """Return ``sum_j P_ij S_ij`` (n,), the log-sum-exp of S (n,), and the first over columns (m,) or (0,).
 
     Parameters
     ----------
@@ -44,51 +45,60 @@ def expected_similarity_blocked(
         Rows and columns of S = x y^T ``scale``.
     scale : float
         1 / temperature.
-    x_log, y_log : Tensor, shapes (n,) and (m,) or (0,)
-        Log-sum-exps of S over rows and over columns, to any precision: they keep exponentials in
-        range, and what they are off by is divided out. With an empty ``y_log`` columns are left out.
     self_offset : int
         Entry (i, i + self_offset) is left out; -1 leaves nothing out.
+    columns : bool
+        Whether the sums over columns are wanted too.
     """
-    triangle = self_offset == 0 and not y_log.numel() and same(x, y)
-    by_rows = x.new_zeros(2, len(x))  # sums of P, and of P S
-    by_columns = by_rows if triangle else x.new_zeros(2, y_log.numel())
-    column_log = x_log if triangle else y_log
+    triangle = self_offset == 0 and not columns and same(x, y)
+    by_rows = _no_sums(x, len(x))
+    by_columns = by_rows if triangle else _no_sums(x, len(y) if columns else 0)
     scaled, scratch = x * scale, x.new_empty(min(_TILE, len(x)) * min(_TILE, len(y)))
     for rows, cols in tiles(len(x), len(y), triangle, _TILE):
         tile = similarity(scaled[rows], y[cols], scratch)  # (r, c)
-        share = (tile - x_log[rows, None]).exp_()
-        drop_self(share, rows.start, cols.start, self_offset, 0.0)
-        _add(by_rows[:, rows], share, tile, 1)
-        if y_log.numel() or (triangle and rows != cols):
-            torch.sub(tile, column_log[cols], out=share).exp_()
-            _add(by_columns[:, cols], share, tile, 0)
-    over_columns = by_columns[1] / by_columns[0] if y_log.numel() else x.new_empty(0)
-    return by_rows[1] / by_rows[0], by_rows[0].log() + x_log, over_columns
+        leave_out(tile, rows.start, cols.start, self_offset, 0, _GONE)
+        _add(by_rows[:, rows], tile, 1)
+        if columns or (triangle and rows != cols):
+            _add(by_columns[:, cols], tile, 0)
+    top, total, weighted = by_rows
+    over_columns = by_columns[2] / by_columns[1] if columns else x.new_empty(0)
+    return weighted / total, total.log() + top, over_columns
 
 
-def _add(sums: Tensor, share: Tensor, tile: Tensor, dim: int) -> None:
-    """Take a tile of P and of S into the sums of P and of P S; the share is used up."""
-    sums[0] += share.sum(dim)
-    sums[1] += share.mul_(tile).sum(dim)
+def _no_sums(x: Tensor, n: int) -> Tensor:
+    """Return (3, n), each row's largest S so far, and the sums of exp(S - largest) and of that times S."""
+    sums = x.new_zeros(3, n)
+    sums[0] = _GONE
+    return sums
+
+
+def _add(sums: Tensor, tile: Tensor, dim: int) -> None:
+    """Take a tile of S into the sums over one of its dimensions."""
+    top = torch.maximum(sums[0], tile.amax(dim))
+    sums[1:] *= (sums[0] - top).exp()
+    sums[0] = top
+    share = (tile - top.unsqueeze(dim)).exp_()
+    sums[1] += share.sum(dim)
+    sums[2] += share.mul_(tile).sum(dim)
 
 
 def _expected_similarity(
-    x: Tensor, y: Tensor, temperature: Tensor, x_log: Tensor, y_log: Tensor, self_offset: int
+    x: Tensor, y: Tensor, temperature: Tensor, self_offset: int, columns: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return expected_similarity_blocked(x, y, scale_of(temperature), x_log, y_log, self_offset)
+    return expected_similarity_blocked(x, y, scale_of(temperature), self_offset, columns)
 
 
 def _expected_similarity_fake(
-    x: Tensor, y: Tensor, temperature: Tensor, x_log: Tensor, y_log: Tensor, self_offset: int
+    x: Tensor, y: Tensor, temperature: Tensor, self_offset: int, columns: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape[0]), x.new_empty(x.shape[0]), x.new_empty(y_log.shape)
+    n, m = x.shape[0], y.shape[0]
+    return x.new_empty(n), x.new_empty(n), x.new_empty(m if columns else 0)
 
 
 # expected_similarity(x (n, D), y (m, D), ...) -> sum_j P_ij S_ij (n,), log-sum-exp of S (n,), and the
 # first over columns (m,) or (0,), all in float64; see `expected_similarity_blocked`.
 expected_similarity = register(
-    "expected_similarity(Tensor x, Tensor y, Tensor temperature, Tensor x_log, Tensor y_log, int self_offset)"
+    "expected_similarity(Tensor x, Tensor y, Tensor temperature, int self_offset, bool columns)"
     " -> (Tensor, Tensor, Tensor)",
     _expected_similarity,
     _expected_similarity_fake,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["drop_self", "same", "similarity", "tiles"]
+__all__ = ["leave_out", "same", "similarity", "tiles"]
 
 
 def tiles(n: int, m: int, triangle: bool, size: int) -> Iterator[tuple[slice, slice]]:
@@ -22,11 +22,20 @@ def similarity(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
     return torch.mm(x, y.T, out=scratch[: len(x) * len(y)].view(len(x), len(y)))
 
 
-def drop_self(tile: Tensor, row: int, column: int, self_offset: int, value: float) -> None:
-    """Put ``value`` where row i meets column i + self_offset; the tile starts at (row, column)."""
-    diagonal = row + self_offset - column
-    if self_offset >= 0 and -tile.shape[0] < diagonal < tile.shape[1]:
-        tile.diagonal(diagonal).fill_(value)
+def leave_out(tile: Tensor, row: int, column: int, self_offset: int, half: int, value: float) -> None:
+    """Put ``value`` where a row meets itself or its partner; the tile starts at (row, column).
+
+    Row i is column i + self_offset (-1 leaves nothing out). Where ``half`` > 0, rows are two views of
+    that many samples each, and the partner of row i lies ``half`` columns on, or back.
+    """
+    if self_offset < 0:
+        return
+    last = row + len(tile)
+    for begin, end, away in ((0, last, 0), (0, half, half), (half, 2 * half, -half)):
+        begin, end = max(begin, row), min(end, last)
+        diagonal = begin + self_offset + away - column
+        if begin < end and begin - end < diagonal < tile.shape[1]:
+            tile[begin - row : end - row].diagonal(diagonal).fill_(value)
 
 
 def same(x: Tensor, y: Tensor) -> bool:

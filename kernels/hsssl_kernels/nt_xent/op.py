@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_pair, check_temperature, compute_dtype
+from hsssl_kernels.checks import check_flag, check_pair, check_temperature, compute_dtype, log_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend
 from hsssl_kernels.distributed import described, gather, mean_over_ranks, rank_and_world, together
 from hsssl_kernels.first_order import first_order
@@ -32,7 +32,7 @@ def nt_xent(
     With z the n = 2 B rows of both views, each of norm 1, and i' the partner of row i,
     ``loss = mean_i [ log sum_(j != i) exp(<z_i, z_j> / t) - <z_i, z_i'> / t ]``.
     Memory is O(n D), and the value is exact at any n: similarities are held tile by tile, those of a
-    batch of up to 2,896 rows on a CPU all at once (32 MiB at most).
+    batch of up to 2,896 rows in blocked torch all at once (twice 32 MiB at most, in float64 twice 64).
 
     Parameters
     ----------
@@ -75,12 +75,16 @@ def nt_xent(
     world = rank_and_world(gather_distributed)[1]
 
     def check() -> tuple[Tensor, str]:
+        check_flag("nt_xent", "gather_distributed", gather_distributed)
         check_pair("nt_xent", "z1", z1, "z2", z2)
+        check_flag("nt_xent", "normalize", normalize)
         if len(z1) * world == 1:
             raise ValueError("nt_xent: one pair has nothing to contrast with, got B=1; bring a larger batch")
         return check_temperature("nt_xent", temperature), choose_backend("nt_xent", backend, z1)
 
-    value, chosen = together("nt_xent", world, check, lambda found: described(z1, found[0]))
+    value, chosen = together(
+        "nt_xent", world, check, lambda found: described(z1, found[0], normalize=normalize)
+    )
     gathering = world > 1
     loss: Tensor = _NTXent.apply(
         torch.cat([z1, z2]), value, normalize, gathering, chosen, torch.is_grad_enabled()
@@ -107,52 +111,59 @@ class _NTXent(torch.autograd.Function):
         offset = rank_and_world(gathering)[0] * len(z)
         # a batch small enough is swept once: its gradient is formed on the way
         alone = backend == "torch" and not gathering and fits_at_once(len(z))
-        ctx.ready = alone and tracked and any(ctx.needs_input_grad)
-        total = unit.new_empty(0)
-        if ctx.ready:
-            over_rows, total = self_lse_with_grad(unit, value)  # (n,), (n, D)
-        else:
-            over_rows, _ = lse(unit, everyone, value, offset, False, normalize, backend)  # (n,)
+        ctx.ready = alone and tracked and ctx.needs_input_grad[0]
         wide = unit.to(compute_dtype(z))
-        positive = (wide * wide.roll(len(z) // 2, 0)).sum(1) / value
-        ctx.save_for_backward(z, unit, inverse, everyone, over_rows, temperature, value, total)
+        half = len(z) // 2
+        positive = (wide * wide.roll(half, 0)).sum(1) / value
+        # a positive stays out of the sum: a share of nearly 1 would cost the others their digits
+        if ctx.ready:
+            others, total = self_lse_with_grad(unit, value)  # (n,), (n, D)
+        else:
+            others, _ = lse(unit, everyone, value, offset, half, False, normalize, backend)  # (n,)
+            total = unit.new_empty(0)
+        behind = others - positive
+        rows = torch.logaddexp(behind, torch.zeros_like(behind))
+        formed = (unit, inverse, everyone, rows + positive, behind.sigmoid(), total)
+        ctx.save_for_backward(z, temperature, value, *formed)
         ctx.options = (offset, normalize, gathering, backend)
-        loss: Tensor = (over_rows - positive).mean().to(compute_dtype(z))
+        loss: Tensor = rows.mean().to(compute_dtype(z))
         return loss
 
     @staticmethod
     @first_order("nt_xent")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        z, unit, inverse, everyone, over_rows, temperature, value, total = ctx.saved_tensors
+        z, temperature, value, unit, inverse, everyone, over_rows, pull, total = ctx.saved_tensors
         offset, normalize, gathering, backend = ctx.options
-        all_lse = gather(over_rows) if gathering else over_rows
-        all_ones = torch.ones_like(all_lse)
-        ones = all_ones[: len(z)]
-        pairs = len(z) // 2 if backend == "torch" and not gathering else -1
-        if not ctx.ready:
-            sides = (over_rows, ones, all_lse, all_ones)
-            total, _ = lse_grad(unit, everyone, value, *sides, offset, False, normalize, backend, pairs)
-        factor = gradients[0] / (len(z) * value)
-        partners = 2 * ones if pairs < 0 else torch.zeros_like(ones)
-        dz, along = finish_rows(total, unit, partners, z, inverse, factor, len(z) // 2, backend)
-        dt = None
+        half = len(z) // 2
+        dz = dt = None
+        if ctx.needs_input_grad[0] or not is_swept(z):
+            if ctx.ready:
+                partners = torch.zeros_like(over_rows)  # taken in already
+            else:
+                all_lse = gather(over_rows) if gathering else over_rows
+                ones = torch.ones_like(all_lse)
+                sides = (over_rows, ones[: len(z)], all_lse, ones)
+                total, _ = lse_grad(
+                    unit, everyone, value, *sides, offset, half, False, normalize, backend, []
+                )
+                partners = pull + pull.roll(half, 0)
+            factor = gradients[0] / (len(z) * value)
+            dz, along = finish_rows(total, unit, partners, z, inverse, factor, half, backend)
         if ctx.needs_input_grad[1]:
             if is_swept(z):
-                rows = _rows_by_temperature(z, value, over_rows, ctx.options)
+                rows = _rows_by_temperature(z, value, ctx.options)
                 dt = rows.mean() * gradients[0] / value
             else:  # every similarity is bilinear in z, hence the half
-                dt = -0.5 * along.sum(dtype=torch.float64) / value
+                dt = -0.5 * along.sum(dtype=log_dtype(z)) / value
             dt = dt.to(temperature).reshape(temperature.shape)
         return dz, dt, None, None, None, None
 
 
-def _rows_by_temperature(
-    z: Tensor, value: Tensor, over_rows: Tensor, options: tuple[int, bool, bool, str]
-) -> Tensor:
+def _rows_by_temperature(z: Tensor, value: Tensor, options: tuple[int, bool, bool, str]) -> Tensor:
     """Return t times the derivative of every row's loss by t (n,), float64."""
     offset, normalize, gathering, _ = options
     wide = wide_rows(z, normalize)
     everyone = wide_rows(gather(z), normalize) if gathering else wide
-    expected, _, _ = expected_similarity(wide, everyone, value, over_rows, wide.new_empty(0), offset)
+    expected, _, _ = expected_similarity(wide, everyone, value, offset, False)
     rows: Tensor = (wide * wide.roll(len(z) // 2, 0)).sum(1) / value - expected
     return rows

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_number, check_rows
+from hsssl_kernels.checks import check_flag, check_number, check_rows
 from hsssl_kernels.dispatch import Backend, choose_backend, register
 from hsssl_kernels.distributed import gather, rank_and_world, together
 from hsssl_kernels.sinkhorn.blocked import finish_blocked, next_columns_blocked, sinkhorn_blocked
@@ -67,6 +67,7 @@ def sinkhorn(
     world = rank_and_world(gather_distributed)[1]
 
     def check() -> str:
+        check_flag("sinkhorn", "gather_distributed", gather_distributed)
         check_rows("sinkhorn", "scores", scores)
         _check_settings(epsilon, iterations)
         return choose_backend("sinkhorn", backend, scores)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_rows, check_temperature, compute_dtype
+from hsssl_kernels.checks import check_flag, check_rows, check_temperature, compute_dtype, log_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
 from hsssl_kernels.distributed import described, gather, mean_over_ranks, rank_and_world, together
 from hsssl_kernels.first_order import first_order
@@ -77,19 +77,23 @@ def sup_con(
     rank, world = rank_and_world(gather_distributed)
 
     def check() -> tuple[Tensor, str]:
+        check_flag("sup_con", "gather_distributed", gather_distributed)
         check_rows("sup_con", "z", z)
         _check_labels(z, labels)
+        check_flag("sup_con", "normalize", normalize)
         if len(z) * world == 1:
             raise ValueError("sup_con: one row has nothing to contrast with, got n=1; bring a larger batch")
         return check_temperature("sup_con", temperature), choose_backend("sup_con", backend, z)
 
-    value, chosen = together("sup_con", world, check, lambda found: described(z, found[0]))
+    value, chosen = together(
+        "sup_con", world, check, lambda found: described(z, found[0], normalize=normalize)
+    )
     labels = labels.to(torch.int64)
     all_labels = gather(labels) if world > 1 else labels
-    count = (class_sums(z.new_ones(len(all_labels), 1, dtype=torch.float64), all_labels) - 1).squeeze(1)
+    count = (class_sums(z.new_ones(len(all_labels), 1, dtype=log_dtype(z)), all_labels) - 1).squeeze(1)
     valid = count > 0
     # rows without a positive weigh nothing; the mean over ranks of the ranks' sums is the mean over rows
-    weight = valid * (world / valid.sum(dtype=torch.float64).clamp(min=1))
+    weight = valid * (world / valid.sum(dtype=log_dtype(z)).clamp(min=1))
     loss: Tensor = _SupCon.apply(z, all_labels, count, weight, value, normalize, (rank, world), chosen)  # type: ignore[no-untyped-call]
     return mean_over_ranks(loss) if world > 1 else loss
 
@@ -98,6 +102,8 @@ def _check_labels(z: Tensor, labels: Tensor) -> None:
     if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"sup_con: `labels` must be an integer tensor, got {kind}; convert it first")
+    if labels.layout != torch.strided:
+        raise TypeError(f"sup_con: `labels` must be a dense tensor, got {labels.layout}; call to_dense()")
     if labels.shape != z.shape[:1]:
         raise ValueError(
             f"sup_con: `labels` must have shape ({len(z)},), got {tuple(labels.shape)}; one a row"
@@ -128,7 +134,7 @@ class _SupCon(torch.autograd.Function):
         everyone = gather(unit) if place[1] > 1 else unit  # (N, D)
         offset = place[0] * len(z)
         mine = slice(offset, offset + len(z))
-        over_rows, _ = lse(unit, everyone, value, offset, False, normalize, backend)  # (n,)
+        over_rows, _ = lse(unit, everyone, value, offset, 0, False, normalize, backend, True)  # (n,)
         wide = everyone.to(compute_dtype(z))
         count, weight = count.to(wide.dtype), weight.to(wide.dtype)
         centre = (class_sums(wide, labels) - wide)[mine] / count[mine].clamp(min=1).unsqueeze(1)
@@ -146,26 +152,27 @@ class _SupCon(torch.autograd.Function):
         z, unit, inverse, everyone, labels, count, weight, over_rows, temperature, value = ctx.saved_tensors
         offset, normalize, world, backend = ctx.options
         mine = slice(offset, offset + len(z))
-        all_lse = gather(over_rows) if world > 1 else over_rows
-        largest = weight.amax().clamp(min=torch.finfo(weight.dtype).tiny)
-        share = weight / largest  # 0 or 1 (N,)
-        total, _ = lse_grad(
-            unit, everyone, value, over_rows, share[mine], all_lse, share, offset, False, normalize, backend
-        )
-        # row i pulls at its class, and every row of its class pulls at it
-        wide = everyone.to(compute_dtype(z))
-        pull = (share / count.clamp(min=1)).unsqueeze(1)
-        both = pull * (class_sums(wide, labels) - wide) + class_sums(pull * wide, labels) - pull * wide
-        factor = gradients[0] * largest / value
-        ones = torch.ones_like(over_rows)
-        dz, along = finish_rows(total, both[mine], ones, z, inverse, factor, 0, backend)
-        dt = None
+        dz = dt = None
+        if ctx.needs_input_grad[0] or not is_swept(z):
+            all_lse = gather(over_rows) if world > 1 else over_rows
+            largest = weight.amax().clamp(min=torch.finfo(weight.dtype).tiny)
+            share = weight / largest  # 0 or 1 (N,)
+            sides = (over_rows, share[mine], all_lse, share)
+            # row i pulls at its class, and every row of its class pulls at it
+            pull = share / count.clamp(min=1)
+            positives = [labels[mine], labels, pull[mine], pull]
+            total, _ = lse_grad(
+                unit, everyone, value, *sides, offset, 0, False, normalize, backend, positives
+            )
+            factor = gradients[0] * largest / value
+            none = torch.zeros_like(over_rows)  # positives are taken in already
+            dz, along = finish_rows(total, unit, none, z, inverse, factor, 0, backend)
         if ctx.needs_input_grad[4]:
             if is_swept(z):
-                rows = _rows_by_temperature(z, labels, count[mine], over_rows, value, ctx.options)
+                rows = _rows_by_temperature(z, labels, count[mine], value, ctx.options)
                 dt = gradients[0] * (weight[mine] * rows).sum() / value
             else:  # every similarity is bilinear in z, hence the half
-                dt = -0.5 * along.sum(dtype=torch.float64) / value
+                dt = -0.5 * along.sum(dtype=log_dtype(along)) / value
             dt = dt.to(temperature).reshape(temperature.shape)
         return dz, None, None, None, dt, None, None, None
 
@@ -174,7 +181,6 @@ def _rows_by_temperature(
     z: Tensor,
     labels: Tensor,
     count: Tensor,
-    over_rows: Tensor,
     value: Tensor,
     options: tuple[int, bool, int, str],
 ) -> Tensor:
@@ -182,9 +188,9 @@ def _rows_by_temperature(
     offset, normalize, world, _ = options
     wide = wide_rows(z, normalize)
     everyone = wide_rows(gather(z), normalize) if world > 1 else wide
-    expected, _, _ = expected_similarity(wide, everyone, value, over_rows, wide.new_empty(0), offset)
+    expected, _, _ = expected_similarity(wide, everyone, value, offset, False)
     others = class_sums(everyone, labels)[offset : offset + len(z)] - wide
-    rows: Tensor = (wide * others).sum(1) / (count.clamp(min=1) * value) - expected
+    rows: Tensor = (wide * others).sum(1) / (count.clamp(min=1).to(wide) * value) - expected
     return rows
 
 
