@@ -65,7 +65,9 @@ def spectral_views_blocked(
     ids = torch.arange(batch, device=cube.device) if sample_ids is None else sample_ids
     same, values = spec == ViewSpec.none(), bands * patch_size**2
     table = noise_table(bands, patch_size**2, cube.device) if spec.noise else None
-    scene = Scene(cube, mean, scale, valid, spec.noise, table, patch_size)
+    # torch indexes no uint16, but its bits
+    raw = (cube.view(torch.int16) if cube.dtype == torch.uint16 else cube).reshape(-1, bands)
+    scene = Scene(cube, raw, mean, scale, valid, spec.noise, table, patch_size)
     words = None if same else draw_words(ids, stream_key(seed, step))
     shape = (batch, bands, patch_size, patch_size)
     views = [empty_again(shape, dtype, cube.device) for _ in range(2)]
@@ -94,12 +96,9 @@ def _write(scene: Scene, drawn: Draws, centres: Tensor, targets: list[Tensor]) -
     size = max(1, min(batch, most // (bands * pixels)))
     places = [place for target in targets for place in torch.split(target, size)]
     blocks = plan(scene, drawn, centres, [len(place) for place in places])
-    # torch indexes no uint16, but its bits
-    bits = scene.cube.view(torch.int16) if scene.cube.dtype == torch.uint16 else scene.cube
-    raw = bits.reshape(-1, bands)
-    memory = {n: _memory(raw, n, pixels) for n in {len(place) for place in places}}
+    memory = {n: _memory(scene.raw, n, pixels) for n in {len(place) for place in places}}
     for block, place in zip(blocks, places, strict=True):
-        _fill(scene, raw, block, memory[len(place)])
+        _fill(scene, block, memory[len(place)])
         place.copy_(_bands_first(memory[len(place)].x))
 
 
@@ -114,11 +113,11 @@ def _memory(raw: Tensor, n: int, pixels: int) -> _Memory:
     return _Memory(taken, x, spare, lines)
 
 
-def _fill(scene: Scene, raw: Tensor, block: Block, memory: _Memory) -> None:
+def _fill(scene: Scene, block: Block, memory: _Memory) -> None:
     """Make the views of a block in ``memory.x``."""
     taken, x, spare, lines = memory
     pixels = x.view(-1, x.shape[2])
-    torch.index_select(raw, 0, block.pixel, out=taken)
+    torch.index_select(scene.raw, 0, block.pixel, out=taken)
     if taken.dtype != x.dtype:
         pixels.copy_(taken.view(scene.cube.dtype))
     x -= scene.mean

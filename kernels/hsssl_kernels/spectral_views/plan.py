@@ -23,6 +23,7 @@ class Scene(NamedTuple):
     """What all views are made of."""
 
     cube: Tensor  # (rows, cols, C)
+    raw: Tensor  # (rows cols, C), its bits in a dtype that torch can index
     mean: Tensor  # (C,)
     scale: Tensor  # (C,)
     valid: Tensor | None  # (rows, cols) bool
