@@ -106,6 +106,7 @@ def test_a_bound_that_is_off_by_one_is_caught(wrong: str, size: int, seen: set[s
     sizes = {"n": 5, "m": 7, "D": 3, "self_offset": 0, "half": 0, "span": 16}
     sizes |= {wrong: size} if wrong in sizes else {}
     named = {"x_ptr": x, "y_ptr": y, "top_ptr": results[0], "total_ptr": results[1], "scale": 1.0, **sizes}
+    named |= {"near_ptr": x, "x_label_ptr": x, "y_label_ptr": x, "LABELS": False}
     named |= {
         "BLOCK_M": 8,
         "BLOCK_N": 16,

@@ -76,9 +76,9 @@ def test_torch_compile_checks_the_temperature_when_it_runs() -> None:
 
 def test_registered_ops_pass_opcheck() -> None:
     x, y, t = torch.randn(6, 3), torch.randn(9, 3), torch.tensor(0.5)
-    rows, columns = lse(x, y, t, -1, 0, True, False, "torch")
+    rows, columns = lse(x, y, t, -1, 0, True, False, "torch", [])
     ones = torch.ones(9)
-    for args in [(x, y, t, -1, 0, True, False, "torch"), (x, x, t, 0, 3, False, False, "torch")]:
+    for args in [(x, y, t, -1, 0, True, False, "torch", []), (x, x, t, 0, 3, False, False, "torch", [])]:
         torch.library.opcheck(lse, args)
     for both in (True, False):
         args = (x, y, t, rows, ones[:6], columns, ones, -1, 0, both, False, "torch", [])
@@ -86,6 +86,7 @@ def test_registered_ops_pass_opcheck() -> None:
     classes = torch.arange(6) % 2
     own = (rows, ones[:6], rows, ones[:6], 0, 0, False, False, "torch", [classes, classes, rows, rows])
     torch.library.opcheck(lse_grad, (x, x, t, *own))
+    torch.library.opcheck(lse, (x, x, t, 0, 0, False, False, "torch", [classes, classes]))
     torch.library.opcheck(lse_with_grad, (x, y, t))
     torch.library.opcheck(self_lse_with_grad, (x, t))
     torch.library.opcheck(unit_rows, (x, "torch"))
@@ -109,7 +110,7 @@ def test_registered_sinkhorn_ops_pass_opcheck() -> None:
 def test_registered_ops_pass_opcheck_on_other_strides() -> None:
     x, y, t = torch.randn(3, 6).T, torch.randn(3, 9).T, torch.tensor(0.5)
     ones = torch.ones(9)
-    torch.library.opcheck(lse, (x, y, t, -1, 0, True, False, "torch"))
+    torch.library.opcheck(lse, (x, y, t, -1, 0, True, False, "torch", []))
     torch.library.opcheck(lse_grad, (x, y, t, ones[:6], ones[:6], ones, ones, 0, 0, True, False, "torch", []))
     torch.library.opcheck(lse_with_grad, (x, y, t))
     torch.library.opcheck(self_lse_with_grad, (x, t))

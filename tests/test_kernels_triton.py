@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,6 +74,17 @@ def test_the_guard_notices() -> None:
     assert memory.untouched()
     x.as_strided((1,), (1,), x.storage_offset() + 6)[0] = 0
     assert not memory.untouched()
+
+
+def _product(a: np.ndarray, b: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """Return a @ b added up column by column, as a GPU does: x x^T is then symmetric to the bit.
+
+    Entries of NumPy's own product differ by where they lie in a block.
+    """
+    total = np.zeros((a.shape[0], b.shape[1]), dtype=dtype or np.float32)
+    for k in range(a.shape[1]):
+        total += a[:, k, None].astype(total.dtype) * b[k].astype(total.dtype)
+    return total
 
 
 def _eps(dtype: torch.dtype, temperature: float) -> float:
@@ -168,7 +180,7 @@ def test_a_rank_leaves_out_its_own_rows_among_all(
     mine, t = everyone[offset : offset + 33], torch.tensor(temperature)
     wide = everyone.double()
     exact = lse_reference(wide[offset : offset + 33], wide, temperature, offset)[0]
-    log = lse(mine, everyone, t, offset, 0, False, unit, "triton")[0]
+    log = lse(mine, everyone, t, offset, 0, False, unit, "triton", [])[0]
     floor = _eps(dtype, temperature)
     assert (log - exact).abs().max() <= floor
     all_log = lse_reference(wide, wide, temperature, 0)[0]
@@ -180,6 +192,21 @@ def test_a_rank_leaves_out_its_own_rows_among_all(
     weight[torch.arange(33), torch.arange(33) + offset] = 0
     right = weight @ wide
     assert (got - right).norm() / right.norm() <= max(floor, torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.05])
+@pytest.mark.parametrize("name", ["nt_xent", "info_nce", "sup_con_pairs"])
+def test_aligned_views_leave_the_gradient_its_digits(
+    name: str, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on the CPU: where a positive takes all but a millionth, that is all there is to the gradient."""
+    monkeypatch.setattr(np, "matmul", _product)
+    for seed in range(3):
+        g = torch.Generator().manual_seed(seed)
+        common = torch.randn(16, 8, generator=g)
+        views = [(common + 0.3 * torch.randn(16, 8, generator=g)).to(DEVICE) for _ in range(2)]
+        views = [torch.cat(views)] if name == "sup_con_pairs" else views
+        assert_as_good_as_torch(LOSSES[name], views, temperature, 1e-6 / temperature, backend="triton")
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
@@ -194,7 +221,7 @@ def test_a_rank_leaves_out_its_rows_and_their_partners(rank: int, unit: bool, ba
     rows, t = slice(18 * rank, 18 * rank + 18), torch.tensor(0.1)
     right = lse_reference(everyone[rows], everyone, 0.1, 18 * rank, 9)[0]
     narrow = everyone.float()
-    got = lse(narrow[rows], narrow, t, 18 * rank, 9, False, unit, backend)[0]
+    got = lse(narrow[rows], narrow, t, 18 * rank, 9, False, unit, backend, [])[0]
     torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-5)
     all_log = lse_reference(everyone, everyone, 0.1, 0, 9)[0]
     ones = torch.ones(72, dtype=torch.float64, device=DEVICE)

@@ -41,11 +41,10 @@ def shipped(architecture: str) -> Iterator[Shipped]:
     for (name, arch, size), entries in TABLE.items():
         if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
-                for columns, kind in _lse_kinds(name, largest):
+                for columns, kind, unit in _lse_kinds(largest):
                     for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
                         if columns % 16 == 0 or dtype != torch.float16:
-                            for unit in (True, False):
-                                yield lse_launch(name, dtype, columns, tile, unit, kind)
+                            yield lse_launch(name, dtype, columns, tile, unit, kind)
     for columns in (128, 1024):
         yield from _row_launches(columns)
     yield from _unmixing_launches()
@@ -59,18 +58,21 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         yield _view_launch(bands, patch_size, raw, written, full)
 
 
-def _lse_kinds(name: str, largest: int) -> Iterator[tuple[int, str]]:
-    """Yield widths and what is left out of a row: its pair, itself, nothing; "labels" also weighs classes.
+def _lse_kinds(largest: int) -> Iterator[tuple[int, str, bool]]:
+    """Yield widths, what is left out of a row (its pair, itself, nothing) and whether rows have norm 1.
 
-    A D that no power of two divides takes other loads, and labels cost most: the two meet. What costs less
-    is compiled for the widest tile alone.
+    "labels" leaves the row itself out and weighs its class. A D that no power of two divides takes other
+    loads, and labels cost most: the two meet. What costs less is compiled for the widest tile alone.
     """
     odd = largest - 12
-    yield largest, "pair"
-    yield odd, "labels" if name == "lse_bwd" else "self"
+    yield from (
+        (largest, "pair", True),
+        (largest, "pair", False),
+        (odd, "self", True),
+        (odd, "labels", False),
+    )
     if largest == MAX_COLUMNS:
-        yield odd, "none"
-        yield odd, "self"
+        yield from ((odd, "none", True), (odd, "none", False), (odd, "self", False))
 
 
 def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, kind: str) -> Shipped:
@@ -82,14 +84,14 @@ def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bo
     signature |= {"scale": "fp32", "x_ptr": value, "y_ptr": value}
     signature |= dict.fromkeys(("top_ptr", "total_ptr", "x_lse_ptr", "x_weight_ptr", "y_lse_ptr"), "*fp32")
     signature |= dict.fromkeys(("y_weight_ptr", "out_ptr", "x_pull_ptr", "y_pull_ptr"), "*fp32")
-    signature |= dict.fromkeys(("x_label_ptr", "y_label_ptr"), "*i64")
+    signature |= {"near_ptr": "*fp32", "x_label_ptr": "*i64", "y_label_ptr": "*i64"}
     constants = {"D": columns, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
     constants |= {"UNIT": unit, "EXCLUDE_SELF": kind != "none", "PAIRS": kind == "pair"}
+    constants |= {"LABELS": kind == "labels"}
     function = kernel._lse_fwd_kernel
     if name == "lse_bwd":
         function = kernel._lse_bwd_kernel
         constants |= {"BLOCK_O": tile.block_o, "LIFT": 14 if dtype == torch.float16 else 0}
-        constants |= {"LABELS": kind == "labels"}
     label = f"{name} D={columns} {_NAMES[dtype]} {'unit' if unit else 'raw'} {tuple(tile)}"
     label += f" {kind}"
     return Shipped(label, _NAMES[dtype], function, signature, constants, tile.options(), True)

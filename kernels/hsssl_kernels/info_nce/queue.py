@@ -34,7 +34,7 @@ class QueueRows(torch.autograd.Function):
         q, q_inverse = unit_rows(query, backend) if normalize else (query, none)
         k, k_inverse = unit_rows(key, backend) if normalize else (key, none)
         queue, inverse = unit_rows(negatives, backend) if normalize else (negatives, none)
-        over_queue, _ = lse(q, queue, value, -1, 0, False, normalize, backend)  # (n,)
+        over_queue, _ = lse(q, queue, value, -1, 0, False, normalize, backend, [])  # (n,)
         wide = compute_dtype(query)
         behind = over_queue - (q.to(wide) * k.to(wide)).sum(1) / value
         formed = (q, k, queue, q_inverse, k_inverse, inverse, over_queue, behind)

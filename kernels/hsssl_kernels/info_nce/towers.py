@@ -121,10 +121,10 @@ def _over_others(
     symmetric, normalize, _, gathering, backend = options
     offset = rank_and_world(gathering)[0] * len(q)
     if gathering and symmetric:
-        by_keys, _ = lse(q, all_k, value, offset, 0, False, normalize, backend)
-        by_queries, _ = lse(k, all_q, value, offset, 0, False, normalize, backend)
+        by_keys, _ = lse(q, all_k, value, offset, 0, False, normalize, backend, [])
+        by_queries, _ = lse(k, all_q, value, offset, 0, False, normalize, backend, [])
     else:
-        by_keys, by_queries = lse(q, all_k, value, offset, 0, symmetric, normalize, backend)
+        by_keys, by_queries = lse(q, all_k, value, offset, 0, symmetric, normalize, backend, [])
     return [by_keys, by_queries] if symmetric else [by_keys]
 
 

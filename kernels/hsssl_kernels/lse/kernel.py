@@ -72,11 +72,22 @@ def _keys(rows, half, PAIRS: tl.constexpr):
 
 
 @triton.jit
+def _expm1(x):
+    """Return 2^x - 1, to the last digits where x is small."""
+    u = x * 0.6931471805599453
+    series = u * (1 + u / 2 * (1 + u / 3 * (1 + u / 4 * (1 + u / 5 * (1 + u / 6 * (1 + u / 7))))))
+    return tl.where(tl.abs(u) < 0.5, series, tl.exp2(x) - 1)
+
+
+@triton.jit
 def _lse_fwd_kernel(
     x_ptr,  # (n, D)
     y_ptr,  # (m, D)
     top_ptr,  # (splits, n) float32, log2 of what was taken off
     total_ptr,  # (splits, n) float32, the sum of what was left
+    near_ptr,  # (splits, n) float32, of that the part of equal labels; with LABELS it is not in total
+    x_label_ptr,  # (n,) int64, read where LABELS as is the next
+    y_label_ptr,  # (m,) int64
     scale,  # log2(e) / temperature
     n,
     m,
@@ -90,6 +101,7 @@ def _lse_fwd_kernel(
     UNIT: tl.constexpr,
     EXCLUDE_SELF: tl.constexpr,
     PAIRS: tl.constexpr,
+    LABELS: tl.constexpr,
 ):
     first = tl.program_id(0) * BLOCK_M
     split = tl.program_id(1)
@@ -102,6 +114,9 @@ def _lse_fwd_kernel(
     x_tile = _load_rows(x_base, rows, n - first, columns, D)  # (BLOCK_M, BLOCK_D)
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     top = tl.full([BLOCK_M], -1.0e30, dtype=tl.float32)  # finite: a split may hold no column of a row
+    if LABELS:
+        near = tl.zeros([BLOCK_M], dtype=tl.float32)
+        x_label = tl.load(x_label_ptr + first + rows, mask=rows < n - first, other=0)
     for j in range(split * span, tl.minimum((split + 1) * span, m), BLOCK_N):
         y_base = y_ptr + j * wide_d
         y_tile = _load_rows(y_base, cols, m - j, columns, D)  # (BLOCK_N, BLOCK_D)
@@ -119,13 +134,33 @@ def _lse_fwd_kernel(
             total += tl.sum(tl.exp2(s), 1)
         else:
             new_top = tl.maximum(top, tl.max(s, 1))
-            total = total * tl.exp2(top - new_top) + tl.sum(tl.exp2(s - new_top[:, None]), 1)
+            shrunk = tl.exp2(top - new_top)
+            share = tl.exp2(s - new_top[:, None])
+            if LABELS:
+                y_label = tl.load(y_label_ptr + j + cols, mask=cols < m - j, other=0)
+                alike = tl.where(x_label[:, None] == y_label[None, :], share, 0.0)
+                near = near * shrunk + tl.sum(alike, 1)
+                share -= alike
+            total = total * shrunk + tl.sum(share, 1)
             top = new_top
     if UNIT:
         top = tl.zeros([BLOCK_M], dtype=tl.float32) + scale
     at = (split.to(tl.int64) * n + first) + rows
     tl.store(top_ptr + at, top, mask=rows < n - first)
     tl.store(total_ptr + at, total, mask=rows < n - first)
+    if LABELS:
+        tl.store(near_ptr + at, near, mask=rows < n - first)
+
+
+@triton.jit
+def _load_pull(base_ptr, first, places, count):
+    """Return the three numbers of every row's pull; neutral past the end."""
+    at = base_ptr + first + places
+    inside = places < count - first
+    pull = tl.load(at, mask=inside, other=0.0)
+    even = tl.load(at + count, mask=inside, other=0.0)
+    rest = tl.load(at + 2 * count, mask=inside, other=0.0)
+    return pull, even, rest
 
 
 @triton.jit
@@ -138,8 +173,8 @@ def _lse_bwd_kernel(
     y_weight_ptr,  # (m,) float32
     x_label_ptr,  # (n,) int64, read where LABELS as are the next three
     y_label_ptr,  # (m,) int64
-    x_pull_ptr,  # (n,) float32
-    y_pull_ptr,  # (m,) float32
+    x_pull_ptr,  # (3, n) float32, the pull, and in two parts where S takes as much as that
+    y_pull_ptr,  # (3, m) float32
     out_ptr,  # (splits, n, D) float32
     scale,
     n,
@@ -173,7 +208,7 @@ def _lse_bwd_kernel(
         x_lse = tl.load(x_lse_ptr + first + rows, mask=rows < n - first, other=float("inf"))
     if LABELS:
         x_label = tl.load(x_label_ptr + first + rows, mask=rows < n - first, other=0)
-        x_pull = tl.load(x_pull_ptr + first + rows, mask=rows < n - first, other=0.0)
+        x_pull, x_even, x_rest = _load_pull(x_pull_ptr, first, rows, n)
     out = tl.zeros([BLOCK_M, BLOCK_O], dtype=tl.float32)
     for j in range(split * span, tl.minimum((split + 1) * span, m), BLOCK_N):
         y_base = y_ptr + j * wide_d
@@ -188,15 +223,17 @@ def _lse_bwd_kernel(
             w *= x_weight[:, None] + y_weight[None, :]
         else:
             y_lse = tl.load(y_lse_ptr + j + cols, mask=cols < m - j, other=float("inf"))
+            if LABELS:  # a share less what it should be, in which nothing cancels
+                y_label = tl.load(y_label_ptr + j + cols, mask=cols < m - j, other=0)
+                y_pull, y_even, y_rest = _load_pull(y_pull_ptr, j, cols, m)
+                pulled = _expm1(s * scale - x_even[:, None] - x_rest[:, None]) * x_pull[:, None]
+                pulled += _expm1(s * scale - y_even[None, :] - y_rest[None, :]) * y_pull[None, :]
             s = s * scale + LIFT
             w = tl.exp2(s - x_lse[:, None]) * x_weight[:, None]
             w += tl.exp2(s - y_lse[None, :]) * y_weight[None, :]
             w = tl.where((cols < m - j)[None, :], w, 0.0)
-        if LABELS:
-            y_label = tl.load(y_label_ptr + j + cols, mask=cols < m - j, other=0)
-            y_pull = tl.load(y_pull_ptr + j + cols, mask=cols < m - j, other=0.0)
-            pull = (x_pull[:, None] + y_pull[None, :]) * tl.exp2(1.0 * LIFT)
-            w -= tl.where(x_label[:, None] == y_label[None, :], pull, 0.0)
+            if LABELS:
+                w = tl.where(x_label[:, None] == y_label[None, :], pulled * tl.exp2(1.0 * LIFT), w)
         if EXCLUDE_SELF:
             w = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], 0.0, w)
         if BLOCK_D >= D and BLOCK_D == BLOCK_O:
@@ -210,19 +247,29 @@ def _lse_bwd_kernel(
     tl.store(out_base + rows[:, None] * D + out_columns[None, :], out, mask=inside)
 
 
-def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, half: int, unit: bool) -> Tensor:
-    """Return the natural log-sum-exp (n,), float64, of every row of x y^T scale, some entries left out."""
+def launch_lse(
+    x: Tensor, y: Tensor, scale: float, self_offset: int, half: int, unit: bool, labels: tuple[Tensor, ...]
+) -> Tensor:
+    """Return the natural log-sum-exp (n,), float64, of every row of x y^T scale, some entries left out.
+
+    With ``labels``, (n,) and (m,), a row's entries of its own label are summed apart from the others: where
+    they take all but a millionth, the others keep their digits.
+    """
     (n, columns), m = x.shape, len(y)
     arch = architecture(x)
     tile = tile_for("lse_fwd", arch, x.dtype, columns)
     row_blocks = triton.cdiv(n, tile.block_m)
     splits, span = splits_for(tile, arch, row_blocks, m)
-    top, total = torch.empty(2, splits, n, dtype=torch.float32, device=x.device).unbind()
+    top, total, near = torch.empty(3, splits, n, dtype=torch.float32, device=x.device).unbind()
+    own = [label.contiguous() for label in labels] or [near, near]
     _lse_fwd_kernel[(row_blocks, splits)](
         x_ptr=x.contiguous(),
         y_ptr=y.contiguous(),
         top_ptr=top,
         total_ptr=total,
+        near_ptr=near,
+        x_label_ptr=own[0],
+        y_label_ptr=own[1],
         scale=_in_base_2(scale),
         n=n,
         m=m,
@@ -233,12 +280,14 @@ def launch_lse(x: Tensor, y: Tensor, scale: float, self_offset: int, half: int, 
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
         BLOCK_D=tile.block_d,
-        UNIT=_fixed_shift(unit, scale),
+        UNIT=_fixed_shift(unit, scale) and not labels,
         EXCLUDE_SELF=self_offset >= 0,
         PAIRS=half > 0,
+        LABELS=bool(labels),
         **tile.options(),
     )
-    log = (top.double() + total.double().log2()) * math.log(2)  # (splits, n)
+    sums = total.double() + near.double() if labels else total.double()
+    log = (top.double() + sums.log2()) * math.log(2)  # (splits, n)
     return log.logsumexp(0) if splits > 1 else log[0]
 
 
@@ -262,9 +311,11 @@ def launch_lse_grad(
     tile = tile_for("lse_bwd", arch, x.dtype, columns)
     row_blocks, out_blocks = triton.cdiv(n, tile.block_m), triton.cdiv(columns, tile.block_o)
     splits, span = splits_for(tile, arch, row_blocks * out_blocks, m)
-    fixed = _fixed_shift(unit, scale)
+    fixed = _fixed_shift(unit, scale) and not positives
+    labels, pulls = positives[:2], positives[2:]
+    if pulls:
+        pulls = (_split_pull(*x_side, pulls[0]), _split_pull(*y_side, pulls[1]))
     (x_lse, x_weight), (y_lse, y_weight) = (_reference(*side, scale, fixed) for side in (x_side, y_side))
-    labels, pulls = positives[:2] or (x_weight, y_weight), positives[2:] or (x_weight, y_weight)
     parts = torch.empty(splits, n, columns, dtype=torch.float32, device=x.device)
     _lse_bwd_kernel[(row_blocks, out_blocks, splits)](
         x_ptr=x.contiguous(),
@@ -273,10 +324,10 @@ def launch_lse_grad(
         x_weight_ptr=x_weight,
         y_lse_ptr=y_lse,
         y_weight_ptr=y_weight,
-        x_label_ptr=labels[0].contiguous(),
-        y_label_ptr=labels[1].contiguous(),
-        x_pull_ptr=pulls[0].float().contiguous(),
-        y_pull_ptr=pulls[1].float().contiguous(),
+        x_label_ptr=labels[0].contiguous() if labels else x_weight,
+        y_label_ptr=labels[1].contiguous() if labels else y_weight,
+        x_pull_ptr=pulls[0] if pulls else x_weight,
+        y_pull_ptr=pulls[1] if pulls else y_weight,
         out_ptr=parts,
         scale=_in_base_2(scale),
         n=n,
@@ -308,6 +359,14 @@ def _reference(log: Tensor, weight: Tensor, scale: float, fixed: bool) -> tuple[
     reference = torch.full_like(log, _in_base_2(scale)) if fixed else log.float().double()
     factor = torch.where(log == float("inf"), 0.0, weight * torch.exp2(reference - log))
     return reference.float(), factor.float()
+
+
+def _split_pull(log: Tensor, weight: Tensor, pull: Tensor) -> Tensor:
+    """Return (3, n) float32: the pull, and in two parts, to base 2, the S of which it is the share."""
+    even = (log + (pull.double() / weight.double()).log()) / math.log(2)
+    even = torch.where(pull == 0, 0.0, even)
+    first = even.float()
+    return torch.stack([pull.float(), first, (even - first.double()).float()])
 
 
 def _in_base_2(scale: float) -> float:

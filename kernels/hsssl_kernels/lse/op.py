@@ -27,15 +27,15 @@ def _lse(
     columns: bool,
     unit: bool,
     backend: str,
-    exact: bool = False,
+    labels: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     scale = scale_of(temperature)
     if backend == "torch":
-        return lse_blocked(x, y, scale, self_offset, half, columns, exact)
+        return lse_blocked(x, y, scale, self_offset, half, columns, exact=bool(labels))
     from hsssl_kernels.lse.kernel import launch_lse
 
-    rows = launch_lse(x, y, scale, self_offset, half, unit)
-    return rows, launch_lse(y, x, scale, self_offset, half, unit) if columns else rows.new_empty(0)
+    rows = launch_lse(x, y, scale, self_offset, half, unit, tuple(labels))
+    return rows, launch_lse(y, x, scale, self_offset, half, unit, ()) if columns else rows.new_empty(0)
 
 
 def _lse_fake(
@@ -47,7 +47,7 @@ def _lse_fake(
     columns: bool,
     unit: bool,
     backend: str,
-    exact: bool = False,
+    labels: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     dtype = log_dtype(x)
     return x.new_empty(x.shape[0], dtype=dtype), x.new_empty(y.shape[0] if columns else 0, dtype=dtype)
@@ -122,11 +122,11 @@ def _self_lse_with_grad_fake(x: Tensor, temperature: Tensor) -> tuple[Tensor, Te
 # lse(x (n, D), y (m, D)) -> over rows (n,), over columns (m,) or (0,): natural logarithms in
 # float64 of the sums of exp(x y^T / temperature), without the entries of a row with itself, (i, i +
 # self_offset) if self_offset >= 0, and where half > 0 without those with its partner: see `leave_out`.
-# `columns` needs a self_offset of -1 or 0. `unit` promises rows of norm 1. `exact`, of blocked torch,
-# is for rows whose positives stay in the sum: see `lse_blocked`.
+# `columns` needs a self_offset of -1 or 0. `unit` promises rows of norm 1. `labels`, [] or those of
+# both sides, say which entries may take nearly all of a row: the others' digits are kept.
 lse = register(
     "lse(Tensor x, Tensor y, Tensor temperature, int self_offset, int half, bool columns, bool unit,"
-    " str backend, bool exact=False) -> (Tensor, Tensor)",
+    " str backend, Tensor[] labels) -> (Tensor, Tensor)",
     _lse,
     _lse_fake,
 )

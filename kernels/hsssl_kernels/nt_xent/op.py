@@ -119,7 +119,7 @@ class _NTXent(torch.autograd.Function):
         if ctx.ready:
             others, total = self_lse_with_grad(unit, value)  # (n,), (n, D)
         else:
-            others, _ = lse(unit, everyone, value, offset, half, False, normalize, backend)  # (n,)
+            others, _ = lse(unit, everyone, value, offset, half, False, normalize, backend, [])
             total = unit.new_empty(0)
         behind = others - positive
         rows = torch.logaddexp(behind, torch.zeros_like(behind))

@@ -134,7 +134,8 @@ class _SupCon(torch.autograd.Function):
         everyone = gather(unit) if place[1] > 1 else unit  # (N, D)
         offset = place[0] * len(z)
         mine = slice(offset, offset + len(z))
-        over_rows, _ = lse(unit, everyone, value, offset, 0, False, normalize, backend, True)  # (n,)
+        own = [labels[mine], labels]
+        over_rows, _ = lse(unit, everyone, value, offset, 0, False, normalize, backend, own)  # (n,)
         wide = everyone.to(compute_dtype(z))
         count, weight = count.to(wide.dtype), weight.to(wide.dtype)
         centre = (class_sums(wide, labels) - wide)[mine] / count[mine].clamp(min=1).unsqueeze(1)
