@@ -186,6 +186,21 @@ def test_windows_are_mirrored_as_numpy_pads(window: int) -> None:
         assert (cut.numpy() == padded[row : row + window, col : col + window]).all()
 
 
+@pytest.mark.parametrize("name", ["all", "short_group", "visible", "visible_weight_a_group", "plain_rows"])
+@pytest.mark.parametrize("kept", [1.0, 0.2])
+def test_bands_may_come_first(name: str, kept: float) -> None:
+    rows = ((3, 7, 8, 12, 4, 3, 5), "visible no_position")  # tokens of four pixels in a row
+    named = draw(CASES.get(name, rows), torch.float32)
+    if "visible" in named:
+        tokens = named["visible"].shape[1]
+        named["visible"] = named["visible"][:, : max(1, round(kept * tokens))]
+    by_place = named["x"].permute(0, 3, 1, 2).contiguous()
+    for x in (by_place, by_place.float()):
+        first = named | {"x": x, "bands_last": False}
+        assert_as_good_as_torch(first, torch.float32, 1e-6)
+        torch.testing.assert_close(call(True, first), call(True, named))
+
+
 def test_strides_do_not_matter() -> None:
     named = draw(CASES["no_normalisation"], torch.float32)
     right = call(True, named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from hsssl_kernels.random import mix_bits, normals, philox
 from hsssl_kernels.spectral_views import blocked
 from hsssl_kernels.spectral_views.draws import draw
 from hsssl_kernels.spectral_views.noise import element_noise, noise_rows, noise_table
+from hsssl_kernels.spectral_views.pages import empty_again
 from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.reference import spectral_views_reference
 
@@ -147,6 +149,40 @@ def test_an_error_in_a_thread_is_raised_here() -> None:
         run_apart(part, [slice(0, 1), slice(1, 2)], 2)
     assert set(done) == {1}
     torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux alone")
+def test_memory_serves_again_only_when_nothing_refers_to_it() -> None:
+    shape, cpu = (3, 1 << 20), torch.device("cpu")
+    first = empty_again(shape, torch.float32, cpu).fill_(1)
+    place = first.data_ptr()
+    row, array = first[1], first.numpy()[2]
+    del first
+    other = empty_again(shape, torch.float32, cpu).fill_(2)
+    assert other.data_ptr() != place
+    assert (row == 1).all()
+    del row
+    third = empty_again(shape, torch.float32, cpu).fill_(3)
+    assert third.data_ptr() != place
+    assert (array == 1).all()
+    del array
+    again = empty_again((6, 1 << 20), torch.bfloat16, cpu)
+    assert again.data_ptr() == place
+    assert again.is_contiguous()
+    assert (other == 2).all()
+    assert (third == 3).all()
+
+
+def test_large_views_of_one_call_outlive_the_next() -> None:
+    data = inputs(20, 20, 200, 400) | {"patch_size": 8, "spec": replace(NONE, gain=0.1), "backend": "torch"}
+    pair = spectral_views(**data)
+    kept = [view.clone() for view in pair]
+    others = spectral_views(**data | {"step": 6})
+    assert all(torch.equal(a, b) for a, b in zip(pair, kept, strict=True))
+    assert not torch.equal(others[0], kept[0])
+    del pair, others
+    for a, b in zip(spectral_views(**data), kept, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])

@@ -16,7 +16,7 @@ from torch import Tensor
 from hsssl_kernels.random import mix_bits, normals, philox
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
-__all__ = ["NOISE", "Draws", "affine", "draw"]
+__all__ = ["NOISE", "NOTHING", "Draws", "affine", "choose", "draw", "draw_words"]
 
 # The last word of the counter is 2 x this + view.
 NOISE, _CHOICES = 0, 1
@@ -36,21 +36,39 @@ class Draws(NamedTuple):
     table: Tensor | None  # (2B, 2) int64, random words: where `noise_rows` starts and how it steps
 
 
+# What is drawn where nothing is chosen.
+NOTHING = Draws(*[None] * len(Draws._fields))
+
+
 def draw(spec: ViewSpec, ids: Tensor, bands: int, patch_size: int, key: int) -> Draws:
     """Draw the choices of both views of the samples named ``ids`` (B,) int64, on their device."""
     if spec == ViewSpec.none():
-        return Draws(*[None] * len(Draws._fields))
+        return NOTHING
+    return choose(spec, draw_words(ids, key).flatten(1), bands, patch_size)
+
+
+def draw_words(ids: Tensor, key: int) -> Tensor:
+    """Return the random words (24, 2, B) of both views of samples, 32 bits in int64."""
     call = torch.arange(_WORDS // 4, device=ids.device)[:, None, None]
     view = torch.arange(2, device=ids.device)[:, None]
     words = torch.stack(philox(key, call, ids, ids >> 32, view + 2 * _CHOICES))  # (4, calls, 2, B)
-    w = words.view(_WORDS, 2 * len(ids))
-    white = normals(_band_bits(w[17:19], bands)) if spec.gain or spec.offset else None
+    return words.view(_WORDS, 2, len(ids))
+
+
+def choose(spec: ViewSpec, w: Tensor, bands: int, patch_size: int) -> Draws:
+    """Return what the words ``w`` (24, n) of n views decide."""
+    wanted = [bool(spec.gain or spec.offset), bool(spec.band_drop)]
+    # both at once, as a dozen short operations cost more to call than to do
+    bits = _band_bits(w[17:21].view(2, 2, -1)[wanted], bands)
+    white = normals(bits[0]) if wanted[0] else None
     return Draws(
         shift=_below(w[0:2], 2 * int(spec.jitter) + 1).sub_(int(spec.jitter)).T if spec.jitter else None,
         symmetry=_symmetry(spec, w[2], w[3:5]) if spec.flip or spec.turn else None,
         gain=_gain(spec, w[13:17], white, bands),
         offset=white[1].mul_(spec.offset) if white is not None and spec.offset else None,
-        keep=_keep(spec, w[6:9], w[19:21], bands) if spec.band_drop or spec.block_drop else None,
+        keep=_keep(spec, w[6:9], bits[-1] if wanted[1] else None, bands)
+        if spec.band_drop or spec.block_drop
+        else None,
         smooth=_happens(w[5], spec.smooth) if spec.smooth else None,
         cut=_square(spec, w[9:13], patch_size) if spec.cutout else None,
         table=w[21:23].T if spec.noise else None,
@@ -86,8 +104,8 @@ def _symmetry(spec: ViewSpec, turn: Tensor, mirror: Tensor) -> Tensor:
 
 
 def _band_bits(words: Tensor, bands: int) -> Tensor:
-    """Return random int32 (2B, C): each sample counts from its own number in its own odd step, mixed."""
-    start, step = words.to(torch.int32).unsqueeze(2)
+    """Return random int32 (k, n, C) from words (k, 2, n): counts from a number in an odd step, mixed."""
+    start, step = words.to(torch.int32).unsqueeze(3).unbind(1)
     return mix_bits(torch.arange(bands, dtype=torch.int32, device=words.device) * (step | 1) + start)
 
 
@@ -109,17 +127,19 @@ def _cosines(bands: int, device: torch.device) -> Tensor:
     return cosines.to(torch.float32).to(device)  # (4, C)
 
 
-def _keep(spec: ViewSpec, block: Tensor, words: Tensor, bands: int) -> Tensor:
+def _keep(spec: ViewSpec, block: Tensor, bits: Tensor | None, bands: int) -> Tensor:
+    """Return (n, C) bool from three words of a view and, where single bands are dropped, ``bits`` (n, C)."""
     keep = torch.ones(block.shape[1], bands, dtype=torch.bool, device=block.device)
-    if spec.band_drop:
+    if bits is not None:
         # signed words are uniform over -2^31 ... 2^31 - 1
-        keep = _band_bits(words, bands) > round(spec.band_drop * 2**32) - 2**31 - 1
+        keep = bits > round(spec.band_drop * 2**32) - 2**31 - 1
     longest = int(spec.block_size * bands)
     if spec.block_drop and longest:
         length = torch.where(_happens(block[0], spec.block_drop), 1 + _below(block[1], longest), 0)
         first = _below(block[2], bands - length + 1)
-        band = torch.arange(bands, device=block.device)
-        keep &= (band < first[:, None]) | (band >= (first + length)[:, None])
+        first, last = torch.stack([first, first + length]).to(torch.int32).unsqueeze(2)
+        band = torch.arange(bands, dtype=torch.int32, device=block.device)
+        keep &= (band < first) | (band >= last)
     return keep
 
 

@@ -73,7 +73,8 @@ def spectral_views(
     Returns
     -------
     view_a, view_b : Tensor, shape (B, bands, patch_size, patch_size), ``dtype``
-        The two views, on the cube's device.
+        The two views, on the cube's device. On the CPU of a Linux machine the memory of the last two views
+        of 4 MiB or more that are gone is kept for the next ones.
 
     Raises
     ------
