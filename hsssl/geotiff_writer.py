@@ -157,10 +157,13 @@ def make_cog(path: str | os.PathLike[str], *, resampling: str = "average") -> No
     >>> make_cog("features.tif")                                            # doctest: +SKIP
     """
     import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.shutil import copy
 
-    with rasterio.open(path) as raster:
-        block, level = raster.block_shapes[0][0], "1" if np.dtype(raster.dtypes[0]).kind == "f" else "6"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path) as raster:
+            block, level = raster.block_shapes[0][0], "1" if np.dtype(raster.dtypes[0]).kind == "f" else "6"
     options = {
         "COMPRESS": "DEFLATE", "PREDICTOR": "YES", "LEVEL": level, "BIGTIFF": "IF_SAFER",
         "BLOCKSIZE": str(max(128, block)), "OVERVIEW_RESAMPLING": resampling.upper(),

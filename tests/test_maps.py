@@ -135,6 +135,12 @@ def test_a_cog_holds_the_same_and_has_overviews(tmp_path):
     np.testing.assert_array_equal(written.valid, classes > 0)
 
 
+def test_a_cog_without_a_place_warns_no_one(tmp_path):
+    write_raster(tmp_path / "f.tif", np.ones((3, 4), dtype=np.float32), Cube(np.ones((3, 4, 1))), nodata=None)
+    make_cog(tmp_path / "f.tif")
+    assert [file.name for file in tmp_path.iterdir()] == ["f.tif"]
+
+
 def open_first(path):
     with rasterio.open(path) as raster:
         return raster.read(1)
