@@ -54,7 +54,7 @@ def test_every_launch_fits_its_target(architecture: str, reports: dict[str, list
     for kernel in ("lse_fwd", "lse_bwd"):
         assert any(n.startswith(f"{kernel} D=1024 ") and n.endswith(" pair") for n in named)
         assert any(n.startswith(f"{kernel} D=1012 ") and n.endswith(" none") for n in named)
-    assert any(n.startswith("lse_bwd D=1012 ") and n.endswith(" labels") for n in named)
+        assert any(n.startswith(f"{kernel}_classes D=1012 ") for n in named)
     for report in compiled:
         assert report["spills"] == 0, report
         assert report["atomics"] == 0, report

@@ -38,6 +38,8 @@ for _bytes in (2, 4):
         (64, Tile(64, 32, 64, 64, 4, 1)),
         (1024, Tile(32, 64, 32, 64, 4, 1)),
     ]
+    for _name in ("lse_fwd", "lse_bwd"):
+        TABLE[f"{_name}_classes", "interpreter", _bytes] = TABLE[_name, "interpreter", _bytes]
     TABLE["patch_embed", "interpreter", _bytes] = [
         (64, Tile(32, 64, 32, 0, 4, 1)),
         (1024, Tile(32, 64, 64, 0, 4, 1)),

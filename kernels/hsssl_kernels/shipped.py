@@ -41,7 +41,7 @@ def shipped(architecture: str) -> Iterator[Shipped]:
     for (name, arch, size), entries in TABLE.items():
         if arch == architecture and name.startswith("lse"):
             for largest, tile in entries:
-                for columns, kind, unit in _lse_kinds(largest):
+                for columns, kind, unit in _lse_kinds(name, largest):
                     for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
                         if columns % 16 == 0 or dtype != torch.float16:
                             yield lse_launch(name, dtype, columns, tile, unit, kind)
@@ -58,25 +58,23 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         yield _view_launch(bands, patch_size, raw, written, full)
 
 
-def _lse_kinds(largest: int) -> Iterator[tuple[int, str, bool]]:
+def _lse_kinds(name: str, largest: int) -> Iterator[tuple[int, str, bool]]:
     """Yield widths, what is left out of a row (its pair, itself, nothing) and whether rows have norm 1.
 
-    "labels" leaves the row itself out and weighs its class. A D that no power of two divides takes other
-    loads, and labels cost most: the two meet. What costs less is compiled for the widest tile alone.
+    A D that no power of two divides takes other loads, so one is compiled beside each. What costs less than
+    leaving pairs out is compiled for the widest tile alone. With classes, a row leaves itself out.
     """
     odd = largest - 12
-    yield from (
-        (largest, "pair", True),
-        (largest, "pair", False),
-        (odd, "self", True),
-        (odd, "labels", False),
-    )
+    if name.endswith("classes"):
+        yield from ((columns, "classes", False) for columns in (52, 128, odd))
+        return
+    yield from ((largest, "pair", True), (largest, "pair", False), (odd, "self", True), (odd, "pair", False))
     if largest == MAX_COLUMNS:
         yield from ((odd, "none", True), (odd, "none", False), (odd, "self", False))
 
 
 def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bool, kind: str) -> Shipped:
-    """Return one launch of "lse_fwd" or "lse_bwd"."""
+    """Return one launch of "lse_fwd", "lse_bwd" or one of these with "_classes"."""
     from hsssl_kernels.lse import kernel
 
     value = f"*{_NAMES[dtype]}"
@@ -87,9 +85,9 @@ def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bo
     signature |= {"near_ptr": "*fp32", "x_label_ptr": "*i64", "y_label_ptr": "*i64"}
     constants = {"D": columns, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_D": tile.block_d}
     constants |= {"UNIT": unit, "EXCLUDE_SELF": kind != "none", "PAIRS": kind == "pair"}
-    constants |= {"LABELS": kind == "labels"}
+    constants |= {"LABELS": kind == "classes"}
     function = kernel._lse_fwd_kernel
-    if name == "lse_bwd":
+    if name.startswith("lse_bwd"):
         function = kernel._lse_bwd_kernel
         constants |= {"BLOCK_O": tile.block_o, "LIFT": 14 if dtype == torch.float16 else 0}
     label = f"{name} D={columns} {_NAMES[dtype]} {'unit' if unit else 'raw'} {tuple(tile)}"

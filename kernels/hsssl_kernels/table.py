@@ -31,7 +31,7 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
     ],
     ("lse_bwd", "sm_80", 2): [
         (64, Tile(128, 64, 64, 64, 8, 3)),
-        (128, Tile(64, 64, 128, 128, 8, 2)),
+        (128, Tile(64, 64, 128, 128, 4, 2)),
         (256, Tile(64, 64, 256, 256, 8, 2)),
         (1024, Tile(128, 64, 64, 128, 8, 3)),
     ],
@@ -58,7 +58,7 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
     ],
     ("lse_bwd", "sm_80", 4): [
         (64, Tile(32, 32, 64, 64, 8, 2)),
-        (128, Tile(32, 32, 128, 128, 8, 2)),
+        (128, Tile(64, 32, 128, 128, 8, 2)),
         (1024, Tile(64, 32, 32, 128, 8, 2)),
     ],
     ("lse_fwd", "gfx942", 4): [
@@ -67,6 +67,42 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
     ("lse_bwd", "gfx942", 4): [
         (64, Tile(64, 32, 32, 64, 8, 2)),
         (1024, Tile(64, 32, 32, 128, 8, 2)),
+    ],
+    ("lse_fwd_classes", "sm_90", 2): [
+        (1024, Tile(64, 128, 64, 0, 8, 3)),
+    ],
+    ("lse_bwd_classes", "sm_90", 2): [
+        (1024, Tile(64, 64, 64, 128, 8, 2)),
+    ],
+    ("lse_fwd_classes", "sm_80", 2): [
+        (1024, Tile(64, 64, 64, 0, 8, 3)),
+    ],
+    ("lse_bwd_classes", "sm_80", 2): [
+        (1024, Tile(64, 64, 64, 128, 8, 2)),
+    ],
+    ("lse_fwd_classes", "gfx942", 2): [
+        (1024, Tile(64, 64, 64, 0, 8, 2)),
+    ],
+    ("lse_bwd_classes", "gfx942", 2): [
+        (1024, Tile(64, 64, 64, 64, 4, 1)),
+    ],
+    ("lse_fwd_classes", "sm_90", 4): [
+        (1024, Tile(32, 64, 32, 0, 8, 2)),
+    ],
+    ("lse_bwd_classes", "sm_90", 4): [
+        (1024, Tile(32, 32, 64, 64, 8, 2)),
+    ],
+    ("lse_fwd_classes", "sm_80", 4): [
+        (1024, Tile(32, 64, 32, 0, 8, 2)),
+    ],
+    ("lse_bwd_classes", "sm_80", 4): [
+        (1024, Tile(32, 32, 32, 128, 8, 2)),
+    ],
+    ("lse_fwd_classes", "gfx942", 4): [
+        (1024, Tile(32, 64, 32, 0, 8, 2)),
+    ],
+    ("lse_bwd_classes", "gfx942", 4): [
+        (1024, Tile(32, 32, 32, 64, 4, 1)),
     ],
     ("patch_embed", "sm_90", 2): [
         (64, Tile(128, 64, 32, 0, 4, 3)),

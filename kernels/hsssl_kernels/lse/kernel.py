@@ -257,7 +257,7 @@ def launch_lse(
     """
     (n, columns), m = x.shape, len(y)
     arch = architecture(x)
-    tile = tile_for("lse_fwd", arch, x.dtype, columns)
+    tile = tile_for("lse_fwd_classes" if labels else "lse_fwd", arch, x.dtype, columns)
     row_blocks = triton.cdiv(n, tile.block_m)
     splits, span = splits_for(tile, arch, row_blocks, m)
     top, total, near = torch.empty(3, splits, n, dtype=torch.float32, device=x.device).unbind()
@@ -308,7 +308,7 @@ def launch_lse_grad(
     """
     (n, columns), m = x.shape, len(y)
     arch = architecture(x)
-    tile = tile_for("lse_bwd", arch, x.dtype, columns)
+    tile = tile_for("lse_bwd_classes" if positives else "lse_bwd", arch, x.dtype, columns)
     row_blocks, out_blocks = triton.cdiv(n, tile.block_m), triton.cdiv(columns, tile.block_o)
     splits, span = splits_for(tile, arch, row_blocks * out_blocks, m)
     fixed = _fixed_shift(unit, scale) and not positives
