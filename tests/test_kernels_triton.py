@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
     )
 pytest.importorskip("triton", reason="the package triton is not installed")
 
-from hsssl_kernels import info_nce, nt_xent, sinkhorn
+from hsssl_kernels import info_nce, nt_xent, sinkhorn, sup_con
 from hsssl_kernels.launch import PROGRAMS, architecture
 from hsssl_kernels.lse import lse, lse_grad
 from hsssl_kernels.lse.reference import lse_reference
@@ -207,6 +207,14 @@ def test_aligned_views_leave_the_gradient_its_digits(
         views = [(common + 0.3 * torch.randn(16, 8, generator=g)).to(DEVICE) for _ in range(2)]
         views = [torch.cat(views)] if name == "sup_con_pairs" else views
         assert_as_good_as_torch(LOSSES[name], views, temperature, 1e-6 / temperature, backend="triton")
+
+
+def test_classes_far_apart_leave_no_nan_past_the_last_column() -> None:
+    """Two rows against each other: all similarities are far below 0, which columns past the end have."""
+    z = torch.tensor([[30.0, 0.0], [-30.0, 0.0]], device=DEVICE, requires_grad=True)
+    labels = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    (ours,) = torch.autograd.grad(sup_con(z, labels, temperature=0.05, normalize=False, backend="triton"), z)
+    assert ours.abs().max() < 1e-6  # the only other row is the positive: nothing to gain
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])

@@ -231,9 +231,9 @@ def _lse_bwd_kernel(
             s = s * scale + LIFT
             w = tl.exp2(s - x_lse[:, None]) * x_weight[:, None]
             w += tl.exp2(s - y_lse[None, :]) * y_weight[None, :]
-            w = tl.where((cols < m - j)[None, :], w, 0.0)
             if LABELS:
                 w = tl.where(x_label[:, None] == y_label[None, :], pulled * tl.exp2(1.0 * LIFT), w)
+            w = tl.where((cols < m - j)[None, :], w, 0.0)
         if EXCLUDE_SELF:
             w = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], 0.0, w)
         if BLOCK_D >= D and BLOCK_D == BLOCK_O:
