@@ -140,7 +140,7 @@ def test_every_width_has_a_tile() -> None:
         assert widths[-1] == 1024
         for largest, tile in entries:
             # a tile that keeps y for the second product must hold all its columns
-            assert kernel == "lse_fwd" or tile.block_d < largest or tile.block_d == tile.block_o
+            assert kernel.startswith("lse_fwd") or tile.block_d < largest or tile.block_d == tile.block_o
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to tune on")
