@@ -32,7 +32,13 @@ _SAFE = {torch.float32: 60.0, torch.float64: 600.0}
 
 
 def lse_blocked(
-    x: Tensor, y: Tensor, scale: float, self_offset: int, half: int, columns: bool, exact: bool = False
+    x: Tensor,
+    y: Tensor,
+    scale: float,
+    self_offset: int,
+    half: int,
+    columns: bool,
+    labels: tuple[Tensor, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """Return log-sum-exp over rows (n,) and, where ``columns``, over columns (m,), else (0,).
 
@@ -48,20 +54,28 @@ def lse_blocked(
         Where above 0, the entries of partners are left out too: see `leave_out`.
     columns : bool
         Whether the sums over columns are wanted too.
-    exact : bool
-        Tell a row of which one entry takes all but a millionth from one of which it takes all: for
-        rows whose positives stay in the sum.
+    labels : tuple of Tensor, shapes (n,) and (m,)
+        Entries of equal labels, which may take nearly all of a row, are summed apart and in float64: the
+        others keep their digits. Not with ``columns``.
     """
     triangle = not columns and self_offset == 0 and same(x, y)
     x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
-    safe = not exact and _is_safe(x, y, scale)
+    safe = _is_safe(x, y, scale)
     gone = 0.0 if safe else float("-inf")
     kept = x.dtype if safe else log_dtype(x)  # logarithms are never rounded to float32, sums of them may be
     over_rows = x.new_full((len(x),), gone, dtype=kept)
     over_columns = over_rows if triangle else x.new_full((len(y) if columns else 0,), gone, dtype=kept)
+    near = x.new_full((len(x),), float("-inf"), dtype=log_dtype(x))
     (left, right), scratch = _scaled(x, y, scale), _scratch(x, y)
-    for rows, cols in tiles(len(x), len(y), triangle, _TILE):
+    for rows, cols in tiles(len(x), len(y), triangle, _side(labels)):
         tile = similarity(left[rows], right[cols], scratch)  # (r, c)
+        if labels:
+            alike = labels[0][rows, None] == labels[1][cols]
+            leave_out(alike, rows.start, cols.start, self_offset, half, False)
+            near[rows] = torch.logaddexp(near[rows], _log_sum_of(tile, alike))
+            if triangle and rows != cols:
+                near[cols] = torch.logaddexp(near[cols], _log_sum_of(tile.T, alike.T))
+            tile.masked_fill_(alike, float("-inf"))
         if safe:
             tile.exp_()
         leave_out(tile, rows.start, cols.start, self_offset, half, gone)
@@ -71,6 +85,7 @@ def lse_blocked(
     over_rows, over_columns = over_rows.to(log_dtype(x)), over_columns.to(log_dtype(x))
     if safe:
         over_rows, over_columns = over_rows.log(), over_columns.log()
+    over_rows = torch.logaddexp(over_rows, near) if labels else over_rows
     return over_rows, x.new_empty(0) if triangle else over_columns
 
 
@@ -102,7 +117,7 @@ def lse_grad_blocked(
     dx = torch.zeros_like(x)
     dy = dx if triangle else x.new_zeros(len(y) if both else 0, x.shape[1])
     (left, right), scratch, spare = _scaled(x, y, scale), _scratch(x, y), _scratch(x, y)
-    for rows, cols in tiles(len(x), len(y), triangle, _TILE):
+    for rows, cols in tiles(len(x), len(y), triangle, _side(positives)):
         tile = similarity(left[rows], right[cols], scratch)  # (r, c)
         other = spare[: tile.numel()].view_as(tile)
         pulled = _pulled(tile, rows, cols, x_side, y_side, positives) if positives else None
@@ -203,6 +218,20 @@ def _pulled(
     return (i, j), held.to(tile.dtype)
 
 
+def _log_sum_of(tile: Tensor, chosen: Tensor) -> Tensor:
+    """Return the log-sum-exp over each row's chosen entries (r,), in float64; -inf where there are none."""
+    counts = chosen.sum(1)
+    s = tile[chosen].to(log_dtype(tile))
+    top = torch.segment_reduce(s, "max", lengths=counts)
+    share = (s - top.repeat_interleave(counts)).exp_()
+    return torch.segment_reduce(share, "sum", lengths=counts).log() + top
+
+
+def _side(labels: tuple[Tensor, ...]) -> int:
+    """Return the side of a tile: a smaller one where entries are picked by labels, which takes indices."""
+    return _TILE // 4 if labels else _TILE
+
+
 def _scaled(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Return both sides times the root of the scale: S_ij and S_ji then have the same bits where x is y."""
     left = x * scale**0.5
@@ -219,7 +248,7 @@ def _add(total: Tensor, tile: Tensor, dim: int, safe: bool) -> None:
         total += tile.sum(dim)
     else:
         top = tile.amax(dim, keepdim=True).clamp_(min=torch.finfo(tile.dtype).min)  # all may be left out
-        found = (tile - top).exp_().sum(dim, dtype=total.dtype).log() + top.squeeze(dim)
+        found = (tile - top).exp_().sum(dim).to(total.dtype).log() + top.squeeze(dim)
         torch.logaddexp(total, found, out=total)
 
 

@@ -31,7 +31,7 @@ def _lse(
 ) -> tuple[Tensor, Tensor]:
     scale = scale_of(temperature)
     if backend == "torch":
-        return lse_blocked(x, y, scale, self_offset, half, columns, exact=bool(labels))
+        return lse_blocked(x, y, scale, self_offset, half, columns, tuple(labels))
     from hsssl_kernels.lse.kernel import launch_lse
 
     rows = launch_lse(x, y, scale, self_offset, half, unit, tuple(labels))
