@@ -25,7 +25,7 @@ from hsssl_kernels import self_expression, sinkhorn, spectral_views, top_coeffic
 from hsssl_kernels.launch import PROGRAMS
 from kernel_bounds import watch_bounds
 from losses import LOSSES, draw, value_and_gradients
-from test_kernels_views import FULL, NONE, inputs
+from view_inputs import FULL, NONE, inputs
 
 # NumPy warns of numbers that are masked out afterwards; a GPU computes them silently too.
 pytestmark = pytest.mark.filterwarnings(

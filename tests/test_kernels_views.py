@@ -1,9 +1,8 @@
-"""Views by the blocked path and by the Triton kernel against the reference; what their random stream is."""
+"""Views by the blocked path and by the Triton kernel against the reference."""
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -17,94 +16,12 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="the package triton is not installed")
 
 from hsssl_kernels import ViewSpec, spectral_views
-from hsssl_kernels.random import mix_bits, normals, philox
 from hsssl_kernels.spectral_views import blocked
 from hsssl_kernels.spectral_views.draws import draw
-from hsssl_kernels.spectral_views.noise import element_noise, noise_rows, noise_table
-from hsssl_kernels.spectral_views.pages import empty_again
-from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.reference import spectral_views_reference
+from view_inputs import DEVICE, FULL, NONE, inputs
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-NONE = ViewSpec.none()
-FULL = replace(ViewSpec(), smooth=0.5)
 RAW = [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float16, torch.float32, torch.float64]
-
-
-def inputs(
-    rows: int = 14, cols: int = 11, bands: int = 13, n: int = 9, raw: torch.dtype = torch.int16
-) -> Any:
-    g = torch.Generator().manual_seed(rows + bands)
-    largest = {torch.uint8: 250, torch.uint16: 65000}.get(raw, 4000)
-    cube = torch.randint(0, largest, (rows, cols, bands), generator=g).to(raw)
-    wide = cube.double()
-    return {
-        "cube": cube.to(DEVICE),
-        "centres": torch.stack([torch.arange(n) * 5 % rows, torch.arange(n) * 3 % cols], 1).to(DEVICE),
-        "mean": wide.mean((0, 1)).float().to(DEVICE),
-        "scale": (1 / (wide.std((0, 1)) + 1)).float().to(DEVICE),
-        "valid": (torch.rand(rows, cols, generator=g) > 0.1).to(DEVICE),
-        "seed": 3,
-        "step": 5,
-    }
-
-
-def test_philox_gives_the_published_words() -> None:
-    """Known answers of philox4x32-10 from Random123's kat_vectors (version 1.14.0)."""
-    for counter, key, words in (
-        ([0] * 4, 0, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
-        ([2**32 - 1] * 4, 2**64 - 1, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
-        (
-            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
-            0x299F31D0A4093822,
-            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
-        ),
-    ):
-        assert [int(w) for w in philox(key, *(torch.tensor(c) for c in counter))] == words
-
-
-def test_mixed_bits_are_a_permutation_uniform_and_depend_on_every_bit() -> None:
-    x = torch.arange(1 << 20, dtype=torch.int32)
-    mixed = mix_bits(x.clone())
-    assert len(mixed.unique()) == len(x)
-    for shift in (0, 8, 16, 24):
-        counts = torch.bincount((mixed >> shift & 255).long(), minlength=256).double()
-        chi2 = ((counts - 4096) ** 2 / 4096).sum()
-        assert 160 < chi2 < 370  # 255 degrees of freedom: five deviations either way
-    for bit in range(32):
-        flip = 1 << bit if bit < 31 else -(1 << 31)
-        changed = mixed ^ mix_bits(x ^ flip)
-        share = torch.stack([(changed >> b & 1).double().mean() for b in range(32)])
-        assert (share - 0.5).abs().max() < 0.01
-
-
-def test_normals_are_normal() -> None:
-    low, high = normals(torch.arange(1 << 16) * 65537)
-    assert torch.equal(low, high)
-    z = low.double().sort().values
-    assert abs(z.mean()) < 1e-6
-    assert abs(z.square().mean() - 1) < 1e-6
-    assert abs(z.pow(4).mean() - 3) < 0.01
-    values, counts = z.unique(return_counts=True)
-    middle = (counts.cumsum(0) - counts / 2) / len(z)
-    assert (torch.special.ndtr(values) - middle).abs().max() < 1e-3
-
-
-def test_draws_of_samples_views_and_bands_are_independent() -> None:
-    drawn = draw(replace(NONE, band_drop=0.5, gain=1.0, offset=1.0), torch.arange(1000), 64, 1, 77)
-    for field in (drawn.keep, drawn.gain, drawn.offset):
-        x = field.double()
-        x = (x - x.mean()) / x.std()
-        n = x.numel()
-        for y, z in (
-            (x[:, :-1], x[:, 1:]),
-            (x[:-1], x[1:]),
-            (x[:1000], x[1000:]),
-            (x[:-1, :-1], x[1:, 1:]),
-        ):
-            assert abs((y * z).mean()) < 5 / n**0.5
-    assert abs((drawn.gain * drawn.offset).mean()) < 5 / drawn.gain.numel() ** 0.5
-    assert abs(drawn.keep.double().mean() - 0.5) < 0.01
 
 
 @pytest.mark.parametrize("raw", RAW)
@@ -119,70 +36,6 @@ def test_blocked_path_is_the_reference(
     right = spectral_views_reference(patch_size=5, spec=spec, **data)
     for a, b in zip(ours, right, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("inference", [False, True])
-def test_threads_change_nothing_and_leave_the_number_of_threads(
-    inference: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data, threads = inputs(n=33), torch.get_num_threads()
-    alone = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
-    monkeypatch.setattr(blocked, "_PART", 1)
-    torch.set_num_threads(3)
-    try:
-        with torch.inference_mode(inference):
-            together = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
-
-
-def test_an_error_in_a_thread_is_raised_here() -> None:
-    threads, done = torch.get_num_threads(), []
-
-    def part(samples: slice) -> None:
-        done.append(torch.get_num_threads())
-        raise RuntimeError(f"part {samples.start}")
-
-    with pytest.raises(RuntimeError, match="part 0"):
-        run_apart(part, [slice(0, 1), slice(1, 2)], 2)
-    assert set(done) == {1}
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux alone")
-def test_memory_serves_again_only_when_nothing_refers_to_it() -> None:
-    shape, cpu = (3, 1 << 20), torch.device("cpu")
-    first = empty_again(shape, torch.float32, cpu).fill_(1)
-    place = first.data_ptr()
-    row, array = first[1], first.numpy()[2]
-    del first
-    other = empty_again(shape, torch.float32, cpu).fill_(2)
-    assert other.data_ptr() != place
-    assert (row == 1).all()
-    del row
-    third = empty_again(shape, torch.float32, cpu).fill_(3)
-    assert third.data_ptr() != place
-    assert (array == 1).all()
-    del array
-    again = empty_again((6, 1 << 20), torch.bfloat16, cpu)
-    assert again.data_ptr() == place
-    assert again.is_contiguous()
-    assert (other == 2).all()
-    assert (third == 3).all()
-
-
-def test_large_views_of_one_call_outlive_the_next() -> None:
-    data = inputs(20, 20, 200, 400) | {"patch_size": 8, "spec": replace(NONE, gain=0.1), "backend": "torch"}
-    pair = spectral_views(**data)
-    kept = [view.clone() for view in pair]
-    others = spectral_views(**data | {"step": 6})
-    assert all(torch.equal(a, b) for a, b in zip(pair, kept, strict=True))
-    assert not torch.equal(others[0], kept[0])
-    del pair, others
-    for a, b in zip(spectral_views(**data), kept, strict=True):
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
@@ -225,31 +78,6 @@ def test_narrow_views_are_rounded_wide_ones(backend: str) -> None:
     for dtype in narrow:
         views = spectral_views(patch_size=3, spec=FULL, backend=backend, dtype=dtype, **data)
         assert all(torch.equal(a, b.to(dtype)) for a, b in zip(views, wide, strict=True))
-
-
-@pytest.mark.parametrize("source", ["blocked", "element"])
-def test_noise_is_white_and_normal(source: str) -> None:
-    if source == "element":
-        e = element_noise(77, torch.arange(40), 20, 49)
-    else:
-        drawn = draw(replace(NONE, noise=1.0), torch.arange(40), 20, 7, 77)
-        table = noise_table(20, 49, torch.device("cpu"))
-        rows = noise_rows(drawn.table, 49, len(table))
-        assert all(len(row.unique()) == 49 for row in rows)
-        e = table[rows]
-    assert e.shape == (80, 49, 20)
-    limit = 5 / e.numel() ** 0.5
-    assert abs(e.mean()) < limit
-    assert abs(e.square().mean() - 1) < 2 * limit
-    assert abs(e.pow(4).mean() - 3) < 10 * limit
-    for a, b in (
-        (e[:40], e[40:]),
-        (e[:-1], e[1:]),
-        (e[:, :-1], e[:, 1:]),
-        (e[..., :-1], e[..., 1:]),
-        (e[:, :-8], e[:, 8:]),
-    ):
-        assert abs((a * b).mean()) < limit
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,22 +1,16 @@
-"""Unmixing: metrics by hand, exact solvers, corners of simplices, and scenes with all that goes wrong."""
+"""Unmixing of scenes, by every method and by the command, with all that goes wrong."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
-import math
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.io import loadmat
-from scipy.optimize import nnls as scipy_nnls
 
 import hsssl
 from hsssl.cli import main
@@ -25,239 +19,14 @@ from hsssl.readers import read
 from hsssl.unmix import (
     UNMIXERS,
     abundance_rmse,
-    armse,
-    atgp,
-    fcls,
-    hysime,
     match_endmembers,
-    nfindr,
-    nnls,
     pure_pixels,
-    reconstruction_error,
     sad,
-    signal_to_reconstruction_error,
-    spa,
-    spectral_angles,
-    sunsal,
-    vca,
 )
 from hsssl.unmix.figures import band_gaps
 from hsssl.unmix.library import Library, read_library
 from hsssl.unmix.output import files_of, write_unmixing
-
-
-def scene(rows: int = 24, cols: int = 20, *, p: int = 3, bands: int = 12, seed: int = 0) -> Cube:
-    """A cube of p materials with a pure corner of each, in integers, 5 nm apart."""
-    rng = np.random.default_rng(seed)
-    endmembers = rng.uniform(200, 3000, (p, bands))
-    shares = rng.dirichlet(np.full(p, 0.4), rows * cols)
-    for k in range(p):
-        shares[10 * k : 10 * k + 10] = np.eye(p)[k]
-    values = shares @ endmembers + rng.normal(0, 3, (rows * cols, bands))
-    return Cube(values.round().reshape(rows, cols, bands), wavelengths=450 + 5.0 * np.arange(bands))
-
-
-# --- metrics, by hand
-
-
-def test_angles_and_matching_by_hand() -> None:
-    estimated, true = [[0.0, 2.0], [1.0, 1.0], [3.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]
-    angles = spectral_angles(estimated, true) * 4 / math.pi
-    np.testing.assert_allclose(angles, [[2, 0], [1, 1], [0, 2]], atol=1e-12)
-    assert match_endmembers(estimated, true).tolist() == [2, 0]
-    np.testing.assert_allclose(sad(estimated, true), [0, 0], atol=1e-12)
-
-
-def test_matching_is_not_greedy() -> None:
-    """The first truth's nearest is the second's only near one: greedy matching would pay 80 degrees."""
-    degrees = np.radians([10.0, 80.0])
-    estimated = np.stack([np.cos(degrees), np.sin(degrees)], axis=1)
-    true = np.array([[np.cos(0.4), np.sin(0.4)], [1.0, 0.0]])
-    assert match_endmembers(estimated, true).tolist() == [1, 0]
-
-
-def test_small_angles_and_zeros() -> None:
-    assert spectral_angles([[1.0, 0.0]], [[1.0, 1e-9]])[0, 0] == pytest.approx(1e-9, rel=1e-6)
-    np.testing.assert_allclose(spectral_angles([[0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]), math.pi / 2)
-
-
-def test_abundance_errors_by_hand() -> None:
-    true = np.array([[[1.0, 0.0], [0.5, 0.5]]])
-    estimated = np.array([[[1.0, 0.0], [0.1, 0.9]]])
-    assert abundance_rmse(estimated, true) == pytest.approx(math.sqrt(0.32 / 4))
-    assert armse(estimated, true) == pytest.approx((0 + math.sqrt(0.32 / 2)) / 2)
-    assert signal_to_reconstruction_error(estimated, true) == pytest.approx(10 * math.log10(1.5 / 0.32))
-    assert signal_to_reconstruction_error(true, true) == math.inf
-    spoilt = np.concatenate([estimated, np.full((1, 2, 2), np.nan)])
-    assert abundance_rmse(spoilt, np.concatenate([true, true])) == pytest.approx(math.sqrt(0.08))
-    error = reconstruction_error([[3.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5]])
-    assert error.tolist() == pytest.approx([math.sqrt((2.5**2 + 0.5**2) / 2)])
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: spectral_angles([[1.0, 2.0]], [[1.0]]), "2 bands, y 1"),
-        (lambda: match_endmembers([[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]]), "2 true endmembers but 1"),
-        (lambda: abundance_rmse([[1.0, 0.0]], [[1.0, 0.0, 0.0]]), r"one shape \(\.\.\., p\)"),
-        (lambda: abundance_rmse([[np.nan, 0.0]], [[1.0, 0.0]]), "no pixel is known in both"),
-        (lambda: reconstruction_error([[1.0]], [[1.0, 2.0]], [[1.0]]), "want pixels"),
-    ],
-)
-def test_metrics_refuse(call, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-# --- solvers
-
-
-def best_of_all_sets(x: np.ndarray, e: np.ndarray) -> np.ndarray:
-    """Solve the constrained problem by trying every set of endmembers, with the multiplier's equations."""
-    p, best, at = len(e), np.inf, np.zeros(len(e))
-    for size in range(1, p + 1):
-        for chosen in map(list, itertools.combinations(range(p), size)):
-            ones = np.ones((size, 1))
-            system = np.block([[e[chosen] @ e[chosen].T, ones], [ones.T, np.zeros((1, 1))]])
-            a = np.linalg.lstsq(system, np.append(e[chosen] @ x, 1), rcond=None)[0][:size]
-            off = np.square(x - a @ e[chosen]).sum()
-            if a.min() >= -1e-12 and off < best - 1e-15:
-                best, at = off, np.zeros(p)
-                at[chosen] = a
-    return at
-
-
-@given(st.integers(0, 2**31), st.integers(1, 6), st.sampled_from([0.1, 1.0, 30.0]), st.booleans())
-@settings(max_examples=30, deadline=None)
-def test_solvers_agree_with_references(seed: int, p: int, scale: float, negative: bool) -> None:
-    rng = np.random.default_rng(seed)
-    bands = int(rng.integers(p + 1, 14))
-    e = rng.normal(size=(p, bands)) if negative else rng.random((p, bands))
-    x = scale * rng.random((4, bands))
-    exact = np.array([best_of_all_sets(pixel, e) for pixel in x])
-    np.testing.assert_allclose(fcls(x, e), exact, atol=1e-6)
-    np.testing.assert_allclose(nnls(x, e), [scipy_nnls(e.T, pixel)[0] for pixel in x], atol=1e-6 * scale)
-
-
-@given(st.integers(0, 2**31), st.sampled_from(["twins", "zero", "collinear", "all_zero", "more_than_bands"]))
-@settings(max_examples=30, deadline=None)
-def test_degenerate_problems_keep_the_constraints(seed: int, kind: str) -> None:
-    rng = np.random.default_rng(seed)
-    e, x = rng.random((5, 7)), rng.random((20, 7))
-    x[:4] = 0
-    if kind == "twins":
-        e = e[[0, 0, 1, 1, 1]]
-    elif kind == "zero":
-        e[2] = 0
-    elif kind == "collinear":
-        e[1] = (e[0] + e[2]) / 2
-    elif kind == "all_zero":
-        e[:] = 0
-    else:
-        e, x = e[:, :2], x[:, :2]
-    a = fcls(x, e)
-    assert a.min() >= 0
-    np.testing.assert_allclose(a.sum(axis=1), 1, atol=1e-6)
-    if kind != "all_zero":  # no feasible point nearby, and no vertex, does better
-        own = np.square(x - a @ e).sum(axis=1)
-        for other in [*np.eye(5), *rng.dirichlet(np.ones(5), 20)]:
-            mixed = 0.99 * a + 0.01 * other
-            assert (own <= np.square(x - mixed @ e).sum(axis=1) + 1e-9).all()
-    assert (nnls(x, e) >= 0).all()
-
-
-def test_many_endmembers_meet_the_conditions_of_optimality() -> None:
-    rng = np.random.default_rng(0)
-    e = rng.random((20, 30))
-    x = rng.dirichlet(np.full(20, 0.1), 200) @ e + rng.normal(0, 0.05, (200, 30))
-    a = fcls(x, e)
-    fall = (x - a @ e) @ e.T
-    level = (fall * a).sum(axis=1, keepdims=True)
-    assert (fall - level).max() < 1e-9
-    np.testing.assert_allclose(np.where(a > 0, fall - level, 0), 0, atol=1e-9)
-
-
-def test_kinds_and_dtypes_come_back() -> None:
-    e, x = torch.rand(3, 6), torch.rand(5, 6)
-    got = fcls(x, e)
-    assert (type(got), got.dtype) == (torch.Tensor, torch.float32)
-    np.testing.assert_allclose(got.numpy(), fcls(x.double().numpy(), e.double().numpy()), atol=1e-6)
-    assert fcls(x.numpy(), e.numpy()).dtype == np.float32
-
-
-def test_sunsal_meets_the_exact_solvers_and_the_soft_threshold() -> None:
-    rng = np.random.default_rng(0)
-    e = rng.random((4, 9))
-    x = rng.random((50, 9))
-    np.testing.assert_allclose(sunsal(x, e), nnls(x, e), atol=1e-5)
-    np.testing.assert_allclose(sunsal(x, e, sum_to_one=True), fcls(x, e), atol=1e-5)
-    # orthonormal endmembers: the minimum is max(x - sparsity, 0)
-    np.testing.assert_allclose(
-        sunsal(np.array([[1.0, 0.3, 0.1]]), np.eye(3), sparsity=0.2), [[0.8, 0.1, 0]], atol=1e-6
-    )
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: fcls(np.ones((2, 3)), np.ones((2, 4))), r"want pixels \(n, bands\)"),
-        (lambda: fcls(np.full((2, 3), np.nan), np.ones((2, 3))), "pixels hold NaN"),
-        (lambda: nnls(np.ones((2, 3)), np.full((2, 3), np.inf)), "endmembers hold NaN"),
-        (lambda: sunsal(np.ones((2, 3)), np.ones((2, 3)), sparsity=-1), "sparsity >= 0"),
-    ],
-)
-def test_solvers_refuse(call, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-# --- extraction
-
-
-@pytest.mark.parametrize("extract", [spa, atgp, vca, nfindr])
-@pytest.mark.parametrize("p", [2, 3, 5])
-def test_corners_of_a_simplex_are_found(extract, p: int) -> None:
-    rng = np.random.default_rng(p)
-    corners = rng.random((p, 20)) + 0.1
-    mixed = rng.dirichlet(np.ones(p), 300).clip(0, 0.9)
-    pixels = np.vstack([corners, mixed / mixed.sum(axis=1, keepdims=True) @ corners])
-    assert sorted(extract(pixels, p).tolist()) == list(range(p))
-
-
-@pytest.mark.parametrize("extract", [vca, nfindr])
-def test_seeds_repeat(extract) -> None:
-    pixels = np.random.default_rng(0).random((200, 8))
-    assert np.array_equal(extract(pixels, 4, seed=3), extract(pixels, 4, seed=3))
-
-
-@pytest.mark.parametrize("extract", [spa, vca, nfindr, pure_pixels])
-def test_extraction_refuses(extract) -> None:
-    flat = np.outer(np.linspace(1, 2, 30), np.arange(1.0, 6.0))
-    with pytest.raises(ValueError, match=r"span \d dimensions.* ask for at most \d"):
-        extract(flat, 3)
-    with pytest.raises(ValueError, match="between 1 and the 5"):
-        extract(flat, 6)
-    with pytest.raises(ValueError, match="NaN"):
-        extract(np.full((5, 5), np.nan), 2)
-
-
-def test_pure_pixels_do_not_see_brightness() -> None:
-    rng = np.random.default_rng(0)
-    pixels = scene().values.reshape(-1, 12)
-    shaded = pixels * rng.uniform(0.3, 3, (len(pixels), 1))
-    assert sad(pure_pixels(shaded, 3), pure_pixels(pixels, 3)).max() < 0.01
-
-
-def test_hysime_counts_materials() -> None:
-    rng = np.random.default_rng(1)
-    for p in (2, 5):
-        mixed = rng.dirichlet(np.ones(p), 3000) @ rng.random((p, 30))
-        assert hysime(mixed + 0.005 * rng.normal(size=mixed.shape)) == p
-    with pytest.raises(ValueError, match="more pixels than bands"):
-        hysime(np.ones((5, 9)))
-
-
-# --- scenes
+from mixtures import scene
 
 
 @pytest.fixture
@@ -351,9 +120,6 @@ def test_a_part_of_many_pixels_is_enough(monkeypatch: pytest.MonkeyPatch, caplog
     assert "learns endmembers from 300 of 480 pixels" in caplog.text
     assert sad(mix.endmembers, pure_pixels(scene().values.reshape(-1, 12), 3)).max() < 0.1
     assert np.isfinite(mix.abundances).all()
-
-
-# --- files
 
 
 def test_gaps_are_where_bands_are_missing() -> None:

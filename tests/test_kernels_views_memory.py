@@ -1,0 +1,79 @@
+"""Threads and memory of views on a CPU."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hsssl_kernels import spectral_views
+from hsssl_kernels.spectral_views import blocked
+from hsssl_kernels.spectral_views.pages import empty_again
+from hsssl_kernels.spectral_views.parallel import run_apart
+from view_inputs import FULL, NONE, inputs
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_threads_change_nothing_and_leave_the_number_of_threads(
+    inference: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, threads = inputs(n=33), torch.get_num_threads()
+    alone = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
+    monkeypatch.setattr(blocked, "_PART", 1)
+    torch.set_num_threads(3)
+    try:
+        with torch.inference_mode(inference):
+            together = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_an_error_in_a_thread_is_raised_here() -> None:
+    threads, done = torch.get_num_threads(), []
+
+    def part(samples: slice) -> None:
+        done.append(torch.get_num_threads())
+        raise RuntimeError(f"part {samples.start}")
+
+    with pytest.raises(RuntimeError, match="part 0"):
+        run_apart(part, [slice(0, 1), slice(1, 2)], 2)
+    assert set(done) == {1}
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux alone")
+def test_memory_serves_again_only_when_nothing_refers_to_it() -> None:
+    shape, cpu = (3, 1 << 20), torch.device("cpu")
+    first = empty_again(shape, torch.float32, cpu).fill_(1)
+    place = first.data_ptr()
+    row, array = first[1], first.numpy()[2]
+    del first
+    other = empty_again(shape, torch.float32, cpu).fill_(2)
+    assert other.data_ptr() != place
+    assert (row == 1).all()
+    del row
+    third = empty_again(shape, torch.float32, cpu).fill_(3)
+    assert third.data_ptr() != place
+    assert (array == 1).all()
+    del array
+    again = empty_again((6, 1 << 20), torch.bfloat16, cpu)
+    assert again.data_ptr() == place
+    assert again.is_contiguous()
+    assert (other == 2).all()
+    assert (third == 3).all()
+
+
+def test_large_views_of_one_call_outlive_the_next() -> None:
+    data = inputs(20, 20, 200, 400) | {"patch_size": 8, "spec": replace(NONE, gain=0.1), "backend": "torch"}
+    pair = spectral_views(**data)
+    kept = [view.clone() for view in pair]
+    others = spectral_views(**data | {"step": 6})
+    assert all(torch.equal(a, b) for a, b in zip(pair, kept, strict=True))
+    assert not torch.equal(others[0], kept[0])
+    del pair, others
+    for a, b in zip(spectral_views(**data), kept, strict=True):
+        assert torch.equal(a, b)
