@@ -129,6 +129,29 @@ def test_peers_compute_the_same_loss(bench) -> None:
     torch.testing.assert_close(ops.lightly_structure(*inputs), right)
 
 
+@pytest.mark.parametrize(
+    ("name", "naive"),
+    [
+        ("spectral_angle", "naive_spectral_angle"),
+        ("spectral_angle_all", "naive_all_angles"),
+        ("linear_mixing", "naive_mixing"),
+    ],
+)
+def test_naive_forms_of_unmixing_have_the_same_gradients(bench, name: str, naive: str) -> None:
+    _, ops = bench
+    op = ops.OPS[name]
+    assert op.plain is getattr(ops, naive)
+    found = []
+    for run in (op.fused, op.reference, op.plain):
+        inputs = [x.requires_grad_(k < 2) for k, x in enumerate(op.inputs(40, 8, torch.float64, "cpu"))]
+        value = run(*inputs)
+        found.append([value.detach(), *torch.autograd.grad(value, inputs[:2])])
+    for ours, theirs in zip(found[0], found[1], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for ours, theirs in zip(found[0], found[2], strict=True):  # cosine_similarity adds 1e-8 to lengths
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
 def test_the_table_is_what_its_tool_writes() -> None:
     assert Path(table.__file__).read_text() == tune.render()
 
