@@ -17,13 +17,14 @@ from hsssl.cluster.features import Pixels, averaged_components, spectra
 from hsssl.cluster.landmarks import cluster_coefficients, draw_landmarks
 from hsssl.cluster.ridge import ridge_factor
 
-__all__ = ["CLUSTER_METHODS", "unit_rows"]
+__all__ = ["CLUSTER_METHODS", "PRETRAINING_STEPS", "unit_rows"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.floating[Any]]
 Method = Callable[..., IntArray]
 _CHUNK = 65536
-_STEPS = 300  # of pretraining
+# Of the two methods that train an encoder on the scene.
+PRETRAINING_STEPS = 300
 
 
 def unit_rows(rows: FloatArray) -> FloatArray:
@@ -133,7 +134,7 @@ def _pretrained(
             pixels.cube,
             method,
             out=Path(folder) / "run",
-            steps=_STEPS,
+            steps=PRETRAINING_STEPS,
             seed=seed,
             method_options={"clusters": clusters},
         )
