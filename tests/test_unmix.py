@@ -209,3 +209,17 @@ def test_dlr_hysu_targets_by_the_default(data_dir: Path) -> None:
     cube = hsssl.open_cube(folder / "DLR_HySU_HS_all_targets.tif", wavelengths=library.wavelengths)
     mix = hsssl.unmix(cube, endmembers=6)
     assert sad(mix.endmembers, library.spectra).max() < 0.05
+    # any half of the pixels tells the same
+    prepared = hsssl.prepare(cube)
+    for first in (0, 1):
+        half = pure_pixels(prepared.values[prepared.valid][first::2], 6)
+        assert sad(half, library.spectra).max() < 0.05
+
+
+def test_dlr_hysu_full_image_by_the_default(data_dir: Path) -> None:
+    """Sheets of few pixels among more than six materials are found from nine endmembers on."""
+    folder = data_dir / "dlr_hysu"
+    library = read_library(folder / "DLR_HySU_HS_library.hdr")
+    cube = hsssl.open_cube(folder / "DLR_HySU_HS_full.tif", wavelengths=library.wavelengths)
+    for count in (9, 12):
+        assert sad(hsssl.unmix(cube, endmembers=count).endmembers, library.spectra).max() < 0.1
