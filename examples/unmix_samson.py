@@ -34,8 +34,8 @@ at commit {commit}; {machine}. Every seed is in {json}.
 The truth is that of `end3.mat`: NNLS on its endmembers, divided by the sum. Mean SAD in radians after
 Hungarian matching, abundance RMSE over all entries. "signal" and "fcls" say how abundances follow from
 endmembers. The endmembers of the EGU-Nets are pseudo-endmembers, those of `pure_pixels`. `pure_pixels`, `spa`
-and `atgp` draw nothing at random, so that their seeds agree. The share of 0.9 in `pure_pixels` and the form of
-`egu_net_spatial` were chosen on this scene.
+and `atgp` draw nothing at random, so that their seeds agree. The share of 0.9 in `pure_pixels` and the form
+of `egu_net_spatial` were chosen on this scene.
 
 {samson}
 
