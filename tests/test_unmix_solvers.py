@@ -83,6 +83,13 @@ def test_many_endmembers_meet_the_conditions_of_optimality() -> None:
     np.testing.assert_allclose(np.where(a > 0, fall - level, 0), 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-18, 1e18])
+def test_nnls_is_as_exact_for_faint_pixels_as_for_bright_ones(size: float) -> None:
+    rng = np.random.default_rng(0)
+    x, e = rng.random((30, 9)), rng.random((4, 9))
+    np.testing.assert_allclose(nnls(size * x, e), size * nnls(x, e), rtol=1e-6, atol=1e-12 * size)
+
+
 def test_kinds_and_dtypes_come_back() -> None:
     e, x = torch.rand(3, 6), torch.rand(5, 6)
     got = fcls(x, e)

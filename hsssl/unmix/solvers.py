@@ -170,10 +170,14 @@ def _active_set(gram: Tensor, b: Tensor, *, sum_to_one: bool) -> Tensor:
         return torch.full_like(b, 1 / p) if sum_to_one else torch.zeros_like(b)
     gram = gram / scale + _RIDGE * torch.eye(p, dtype=b.dtype, device=b.device)
     b = b / scale
-    if (
-        sum_to_one
-    ):  # a constant more in all products changes nothing but how endmembers near zero are conditioned
+    size = torch.ones_like(b[:, :1])
+    if sum_to_one:
+        # a constant more in all products changes nothing but how endmembers near zero are conditioned
         gram, b = gram + 1, b + 1
+    else:  # solutions are proportional to b: faint pixels and bright ones are one problem
+        size = b.abs().amax(1, keepdim=True)
+        size = torch.where(size > 0, size, 1.0)
+        b = b / size
     a = torch.zeros_like(b)
     passive = torch.zeros(n, p, dtype=torch.bool, device=b.device)
     if sum_to_one:
@@ -205,7 +209,7 @@ def _active_set(gram: Tensor, b: Tensor, *, sum_to_one: bool) -> Tensor:
         a[going], passive[going] = at, used
         going = going[~((reached & ~takes) | bounced)]
     a = a.clamp_min(0)
-    return a / a.sum(1, keepdim=True) if sum_to_one else a
+    return a / a.sum(1, keepdim=True) if sum_to_one else a * size
 
 
 def _on_passive(gram: Tensor, b: Tensor, passive: Tensor, sum_to_one: bool) -> Tensor:
