@@ -91,6 +91,7 @@ def test_bad_bands_are_dropped_and_negative_reflectance_is_warned_of(caplog) -> 
         (scene(), {"endmembers": 13}, "13 endmembers need as many bands and pixels"),
         (scene(1, 2, p=2), {"endmembers": 3}, "3 endmembers need as many bands"),
         (scene(), {"endmembers": 0}, "at least 1, got 0"),
+        (scene(), {"endmembers": 2.5}, "a whole number, at least 1, got 2.5"),
         (scene(), {"endmembers": 3, "method": "vcaa"}, "did you mean vca"),
         (scene(), {"endmembers": 3, "rule": "fclss"}, "did you mean fcls"),
         (Cube(np.ones((4, 4, 3))), {"endmembers": 2}, "no band remains: 3 constant"),

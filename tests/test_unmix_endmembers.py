@@ -73,5 +73,6 @@ def test_hysime_counts_materials() -> None:
     for p in (2, 5):
         mixed = rng.dirichlet(np.ones(p), 3000) @ rng.random((p, 30))
         assert hysime(mixed + 0.005 * rng.normal(size=mixed.shape)) == p
+    assert hysime(np.ones((50, 4))) == 1
     with pytest.raises(ValueError, match="more pixels than bands"):
         hysime(np.ones((5, 9)))

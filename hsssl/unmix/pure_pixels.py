@@ -32,7 +32,8 @@ def pure_pixels(pixels: NDArray[np.floating[Any]], endmembers: int) -> FloatArra
        five neighbours, of those among the 100 pixels furthest out whose mean remains longest, so that one
        odd pixel makes none.
     3. Each corner is replaced by the mean direction of the pixels of which it makes up at least 90 % (by
-       non-negative least squares), of five pixels at least; repeated until nothing moves, at most 20 times.
+       non-negative least squares), of five pixels at least (of n / p where that is less);
+       repeated until nothing moves, at most 20 times.
     4. An endmember has the median length of those pixels.
 
     The method is deterministic. A design of this package. The 90 % were chosen on the Samson scene, where
@@ -88,7 +89,7 @@ def directions(pixels: NDArray[np.floating[Any]]) -> FloatArray:
 def _corners(units: FloatArray, axes: FloatArray, endmembers: int) -> FloatArray:
     """Return the mean direction (p, bands) of the group of neighbours at each corner of the data."""
     flat = unit_rows(units @ axes)  # (n, 2 p)
-    size = max(1, min(LEAST, len(flat) // endmembers))
+    size = _least(len(flat), endmembers)
     corners, rest = np.empty((endmembers, units.shape[1])), flat
     # all are of length one: the first corner is what lies furthest from the middle
     outside = _without(flat, flat.mean(axis=0))
@@ -122,8 +123,8 @@ def refined(units: FloatArray, corners: FloatArray, axes: FloatArray) -> FloatAr
     """Move each corner to the mean direction of the pixels nearly pure in it, until nothing moves."""
     flat = units @ axes  # (n, d)
     for _ in range(20):
-        share = _shares(flat, corners @ axes)
-        moved = np.stack([units[_purest(share[:, k])].mean(axis=0) for k in range(len(corners))])
+        purest = _purest(_shares(flat, corners @ axes))
+        moved = np.stack([units[pure].mean(axis=0) for pure in purest])
         moved = unit_rows(moved)
         still = np.abs(moved - corners).max() < 1e-9
         corners = moved
@@ -137,7 +138,7 @@ def brightness(pixels: NDArray[np.floating[Any]], units: FloatArray) -> FloatArr
     length = np.linalg.norm(pixels, axis=1)
     share = _shares(np.asarray(pixels, dtype=np.float64), units)
     share[length <= DARK * np.median(length)] = 0
-    return np.array([np.median(length[_purest(share[:, k])]) for k in range(len(units))])
+    return np.array([np.median(length[pure]) for pure in _purest(share)])
 
 
 def _shares(pixels: FloatArray, corners: FloatArray) -> FloatArray:
@@ -146,7 +147,12 @@ def _shares(pixels: FloatArray, corners: FloatArray) -> FloatArray:
     return signal / np.where(total > 0, total, 1)
 
 
-def _purest(share: FloatArray) -> NDArray[np.bool_]:
-    least = min(LEAST, share.size)
-    purest: NDArray[np.bool_] = share >= min(PURE, np.partition(share, -least)[-least])
-    return purest
+def _purest(share: FloatArray) -> list[NDArray[np.bool_]]:
+    """Return for each endmember which pixels (n,) of shares (n, p) are nearly pure in it."""
+    least = _least(*share.shape)
+    return [column >= min(PURE, np.partition(column, -least)[-least]) for column in share.T]
+
+
+def _least(pixels: int, endmembers: int) -> int:
+    """Return how many pixels an endmember is averaged over at least; fewer where there are few in all."""
+    return max(1, min(LEAST, pixels // endmembers))

@@ -41,7 +41,7 @@ def fcls(pixels: Spectra, endmembers: Spectra) -> Any:
     Returns
     -------
     ndarray or Tensor, shape (n, p)
-        As ``pixels``: the same kind, device and floating dtype.
+        As ``pixels``: the same kind, device and floating dtype; without gradient.
 
     Raises
     ------
@@ -79,7 +79,14 @@ def nnls(pixels: Spectra, endmembers: Spectra) -> Any:
     >>> nnls(np.array([[2.0, -1.0]]), np.eye(2)).round(6).tolist()
     [[2.0, 0.0]]
     """
-    return _by_chunks("nnls", pixels, endmembers, lambda gram, b: _active_set(gram, b, sum_to_one=False))
+
+    def solve(gram: Tensor, b: Tensor) -> Tensor:
+        # solutions are inversely proportional to an endmember's length: dark and bright ones are one problem
+        length = gram.diagonal().sqrt()
+        inverse = torch.where(length > 0, 1 / length, 0.0)
+        return _active_set(gram * inverse[:, None] * inverse, b * inverse, sum_to_one=False) * inverse
+
+    return _by_chunks("nnls", pixels, endmembers, solve)
 
 
 def sunsal(
@@ -131,6 +138,7 @@ def sunsal(
     return _by_chunks("sunsal", pixels, endmembers, solve)
 
 
+@torch.no_grad()
 def _by_chunks(
     op: str, pixels: Spectra, endmembers: Spectra, solve: Callable[[Tensor, Tensor], Tensor]
 ) -> Any:
