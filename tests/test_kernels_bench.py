@@ -10,6 +10,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_every_registered_op_passes_its_check(bench) -> None:
     for name, op in ops.OPS.items():
         passed, errors = run.check(op, 32, torch.float32, "cpu")
         assert passed, (name, errors)
+
+
+def test_time_can_be_the_processors(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import measure
+
+    monkeypatch.setattr(measure, "_clock", dict(measure._clock))
+    assert measure.machine("cpu")["clock"] == "wall"
+    threads = torch.get_num_threads()
+    try:
+        measure.count_cpu_time()
+        asleep = measure.times(lambda: lambda: time.sleep(0.02), "cpu", 0.0)
+        assert asleep["median_ms"] < 10
+        assert (measure.machine("cpu")["clock"], torch.get_num_threads()) == ("CPU time, one thread", 1)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_peers_compute_the_same_loss(bench) -> None:
