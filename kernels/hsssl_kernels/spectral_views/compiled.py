@@ -49,13 +49,13 @@ def spectral_views_compiled(
     views = [empty_again(shape, dtype, cube.device) for _ in range(2)]
 
     def part(samples: slice) -> None:
-        for i, view in enumerate(views):
-            for block in _blocks(samples, dtype):
-                place = view[block].flatten(2)
-                wide = place if dtype == torch.float32 else torch.empty(place.shape)
-                make_views(*every, strengths, key, i, places[block], names[block], wide.numpy())
-                if wide is not place:
-                    place.copy_(wide)
+        for block in _blocks(samples, dtype):
+            pair = [view[block].flatten(2) for view in views]
+            wide = [x if dtype == torch.float32 else torch.empty(x.shape) for x in pair]
+            make_views(*every, strengths, key, places[block], names[block], *(x.numpy() for x in wide))
+            if dtype != torch.float32:
+                for x, y in zip(pair, wide, strict=True):
+                    x.copy_(y)
 
     threads = torch.get_num_threads()
     # two parts a thread, so that one held up by another program leaves work to the others

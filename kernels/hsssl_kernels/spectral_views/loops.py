@@ -92,17 +92,18 @@ def _keep_on_disk(function):
 
 
 @_keep_on_disk
-def make_views(cube, valid, mean, scale, cosines, strengths, key, view, centres, samples, out):
-    """Write views ``out`` (n, C, P P) of samples (n,) around centres (n, 2); valid (rows cols,) or (0,)."""
+def make_views(cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b):
+    """Write views a and b (n, C, P P) of samples (n,) around centres (n, 2); valid (rows cols,) or (0,)."""
     rows, cols, bands = cube.shape
-    pixels = out.shape[2]
+    pixels = a.shape[2]
     words = np.empty(WORDS, np.int64)
     slope, level, keep = np.empty(bands, np.float32), np.empty(bands, np.float32), np.empty(bands, np.bool_)
     pixel, gone = np.empty(pixels, np.uint64), np.empty(pixels, np.bool_)
     made = np.empty((_TILE, bands), np.float32)
     white = np.empty((_GROUP, bands), np.float32)
     raw = cube.reshape(rows * cols, bands)
-    for i in range(len(centres)):
+    for k in range(2 * len(centres)):  # both views of a sample in turn: its pixels are in the cache then
+        i, view = k // 2, k % 2
         _draw_words(key, samples[i], view, words)
         _draw_bands(words, strengths, mean, scale, cosines, slope, level, keep)
         _draw_pixels(words, strengths, centres[i], rows, cols, valid, pixel, gone)
@@ -114,7 +115,7 @@ def make_views(cube, valid, mean, scale, cosines, strengths, key, view, centres,
                 _smooth(made, n)
             if strengths.noise > 0:
                 _add_noise(made, n, white, strengths.noise, first, pixels, key, view, samples[i])
-            _write(made, n, first, keep, gone, out[i])
+            _write(made, n, first, keep, gone, b[i] if view else a[i])
 
 
 @_compile
