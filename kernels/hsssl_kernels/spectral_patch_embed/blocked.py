@@ -20,6 +20,7 @@ from hsssl_kernels.spectral_patch_embed.gather import (
     in_weight_order,
     run_of_tokens,
     sample_gatherer,
+    takes_loops,
     token_gatherer,
 )
 from hsssl_kernels.spectral_patch_embed.table import table_grad
@@ -140,7 +141,7 @@ def _by_samples(work: Work, grouped: bool) -> bool:
     That takes half of the time a token that picking single ones does, or a seventh where values are
     picked one by one.
     """
-    dearer = 8 if run_of_tokens(work) == 1 else 2
+    dearer = 8 if run_of_tokens(work) == 1 and not takes_loops(work) else 2
     return work.visible is None or not (grouped or dearer * work.kept < work.groups * work.space)
 
 
@@ -149,8 +150,10 @@ def _parts(work: Work, grouped: bool, dim: int) -> list[slice]:
     units = work.batch if _by_samples(work, grouped) else work.batch * work.kept
     threads = torch.get_num_threads() if work.x.device.type == "cpu" else 1
     size = work.batch * work.kept * (work.values + dim)
-    # two parts a thread, so that one held up by another program leaves work to the others
-    parts = 2 * threads if threads > 1 and size >= threads * _PART else 1
+    parts = 1
+    if threads > 1 and size >= threads * _PART:
+        # two parts a thread, so that one held up by another program leaves work to the others
+        parts = 2 * threads if size >= 4 * threads * _PART else threads
     step = max(1, -(-units // parts))
     return [slice(first, min(first + step, units)) for first in range(0, max(1, units), step)]
 
