@@ -10,7 +10,8 @@ what is written to it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,11 @@ __all__ = [
     "run_of_tokens",
     "sample_gatherer",
     "takes_loops",
-    "token_gatherer",
+    "token_gatherers",
 ]
+
+# Tokens (m, K) from numbers of samples and of their tokens, (m,) each.
+TokenGatherer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 # Fewer values side by side are copied one by one sooner.
 _RUN = 4
@@ -48,7 +52,7 @@ def in_weight_order(work: Work, by_weight: Tensor) -> Tensor:
 
 
 def run_of_tokens(work: Work) -> int:
-    """Return how many of a token's values `token_gatherer` takes at once."""
+    """Return how many of a token's values `token_gatherers` take at once."""
     if _bands_first(work):
         return work.patch
     return 1 if work.bands % work.group else work.group
@@ -101,14 +105,17 @@ def sample_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[int, 
     return gather
 
 
-def token_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return ``gather(sample, token)``: up to ``most`` tokens (m, K), each from its sample.
+def token_gatherers(work: Work, wide: torch.dtype) -> Callable[[int], TokenGatherer]:
+    """Return what makes ``gather(sample, token)`` for up to so many tokens (m, K), each from its sample.
 
-    A group's bands at a pixel are taken at once where they always lie side by side, and, where bands come
-    first, a row of a token's pixels. What a call returns is overwritten by the next.
+    One is made for every thread. What a call returns is overwritten by the next.
     """
-    if takes_loops(work):
-        return _compiled_gatherer(work, most, wide)
+    return _compiled_gatherers(work, wide) if takes_loops(work) else partial(_token_gatherer, work, wide)
+
+
+def _token_gatherer(work: Work, wide: torch.dtype, most: int) -> TokenGatherer:
+    # A group's bands at a pixel are taken at once where they always lie side by side, and, where bands come
+    # first, a row of a token's pixels.
     x, device, bands_first = work.x, work.x.device, _bands_first(work)
     x = x if bands_first else x.contiguous()  # positions in it can then be counted
     flat = (x.permute(0, 3, 1, 2) if bands_first else x).reshape(-1)
@@ -148,7 +155,7 @@ def takes_loops(work: Work) -> bool:
     return work.x.device.type == "cpu" and not narrow and compiles_loops()
 
 
-def _compiled_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+def _compiled_gatherers(work: Work, wide: torch.dtype) -> Callable[[int], TokenGatherer]:
     from hsssl_kernels.spectral_patch_embed.loops import gather_tokens
 
     x = work.x
@@ -169,17 +176,21 @@ def _compiled_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[Te
     ]
     read_on = strides[0] if 8 * work.kept >= work.groups * work.space else 0
     given = (lists[0], strides, tuple(size), *lists[1:], work.bands, *by_value, read_on)
-    out = torch.empty(most, work.values, dtype=wide)
 
-    def gather(sample: Tensor, token: Tensor) -> Tensor:
-        u = out[: len(token)]
-        gather_tokens(*given, sample.contiguous().numpy(), token.contiguous().numpy(), u.numpy())
-        return u
+    def gatherer(most: int) -> TokenGatherer:
+        out = torch.empty(most, work.values, dtype=wide)
 
-    return gather
+        def gather(sample: Tensor, token: Tensor) -> Tensor:
+            u = out[: len(token)]
+            gather_tokens(*given, sample.contiguous().numpy(), token.contiguous().numpy(), u.numpy())
+            return u
+
+        return gather
+
+    return gatherer
 
 
-@lru_cache(maxsize=8)  # each thread's every call asks for the same, and a dozen short operations are 1 ms
+@lru_cache(maxsize=8)  # every call asks for the same, and a dozen short operations take 1 ms
 def _places_of_tokens(groups: int, space: int, wide: int, patch: int, group: int) -> Tensor:
     """Return row, column, group and first band of every token (G S, 4)."""
     place, which = torch.arange(space).repeat(groups), torch.arange(groups).repeat_interleave(space)
