@@ -205,8 +205,11 @@ def _draw_pixels(words, strengths, centre, rows, cols, valid, pixel, gone):
     """Fill the flat numbers of a patch's pixels, and which are to be 0, both (P P,); see `patch`."""
     size = round(np.sqrt(len(pixel)))
     reach = (size - 1) // 2
-    row = centre[0] - reach + _below(words[0], 2 * strengths.jitter + 1) - strengths.jitter
-    col = centre[1] - reach + _below(words[1], 2 * strengths.jitter + 1) - strengths.jitter
+    row = centre[0] + _below(words[0], 2 * strengths.jitter + 1) - strengths.jitter
+    col = centre[1] + _below(words[1], 2 * strengths.jitter + 1) - strengths.jitter
+    if len(valid) > 0 and not valid[_mirror(row, rows) * cols + _mirror(col, cols)]:
+        row, col = centre[0], centre[1]
+    row, col = row - reach, col - reach
     quarter = _below(words[2], 4) * strengths.turn
     # a quarter turn is a transposition and a mirror; half a turn mirrors both ways
     mirror_rows = (words[3] < strengths.flip) != (quarter >= 2)
