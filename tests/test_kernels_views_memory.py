@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -9,23 +11,25 @@ import pytest
 import torch
 
 from hsssl_kernels import spectral_views
-from hsssl_kernels.spectral_views import blocked
+from hsssl_kernels.spectral_views import blocked, compiled
 from hsssl_kernels.spectral_views.pages import empty_again
 from hsssl_kernels.spectral_views.parallel import run_apart
-from view_inputs import FULL, NONE, inputs
+from view_inputs import FULL, NONE, inputs, views
 
 
+@pytest.mark.parametrize("path", ["compiled", "blocked"])
 @pytest.mark.parametrize("inference", [False, True])
 def test_threads_change_nothing_and_leave_the_number_of_threads(
-    inference: bool, monkeypatch: pytest.MonkeyPatch
+    path: str, inference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, threads = inputs(n=33), torch.get_num_threads()
-    alone = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
-    monkeypatch.setattr(blocked, "_PART", 1)
+    alone = views(path, patch_size=5, spec=FULL, **data)
+    for module in (blocked, compiled):
+        monkeypatch.setattr(module, "_PART", 1)
     torch.set_num_threads(3)
     try:
         with torch.inference_mode(inference):
-            together = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
+            together = views(path, patch_size=5, spec=FULL, **data)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -43,6 +47,24 @@ def test_an_error_in_a_thread_is_raised_here() -> None:
         run_apart(part, [slice(0, 1), slice(1, 2)], 2)
     assert set(done) == {1}
     torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    script = (
+        "import os, torch\n"
+        "from hsssl_kernels.spectral_views.parallel import run_apart\n"
+        "torch.set_num_threads(2)\n"
+        "halves = [slice(0, 1), slice(1, 2)]\n"
+        "run_apart(lambda part: None, halves, 2)\n"
+        "child = os.fork()\n"
+        "done = []\n"
+        "run_apart(lambda part: done.append(part.start), halves, 2)\n"
+        "assert sorted(done) == [0, 1]\n"
+        "assert torch.get_num_threads() == 2\n"
+        "os._exit(0) if child == 0 else os._exit(os.waitpid(child, 0)[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux alone")
