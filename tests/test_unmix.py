@@ -174,6 +174,20 @@ def test_maps_can_be_envi_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "mix" / "error.hdr").values[:, :, 0], mix.error)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_maps_are_named_by_what_matches_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mix = hsssl.unmix(scene(), endmembers=2)
+    drawn = []
+    output = import_module("hsssl.unmix.output")
+    draw = output.abundance_maps
+    monkeypatch.setattr(
+        output, "abundance_maps", lambda a, names, **k: drawn.append(names) or draw(a, names, **k)
+    )
+    library = Library(("sand",), mix.cube.wavelengths, mix.endmembers[1:])
+    write_unmixing(tmp_path / "mix", mix, reference=library)
+    assert drawn == [["endmember 1", "endmember 2: sand"]]
+
+
 def test_nothing_is_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mix = hsssl.unmix(scene(), endmembers=2)
 

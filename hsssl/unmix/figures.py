@@ -109,6 +109,8 @@ def endmember_spectra(
             axes.legend(frameon=False, fontsize=7, labelcolor=INK)
         if k >= len(endmembers) - across:
             axes.set_xlabel("wavelength, nm" if measured else "band number", size=8, color=INK)
+        if k % across == 0:
+            axes.set_ylabel("raw numbers", size=8, color=INK)
         axes.set_ylim(min(0.0, float(np.nanmin(spectrum))), None)
         axes.grid(color=_FAINT, linewidth=0.6)
         axes.set_axisbelow(True)

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,7 +160,7 @@ def _write(root: Path, mix: Unmixing, pairs: list[Pair | None], maps: MapFormat)
     drawn = [None if pair is None else (f"{pair[0]}, SAD {pair[1]:.3f}", pair[2]) for pair in pairs]
     highest = max(1.0, float(np.nanpercentile(mix.abundances, 98))) if mix.rule == "nnls" else 1.0
     pictures = {
-        "abundances.png": abundance_maps(mix.abundances, names, highest=highest),
+        "abundances.png": abundance_maps(mix.abundances, _titles(names, pairs), highest=highest),
         "endmembers.png": endmember_spectra(mix.endmembers, axis, names, measured=measured, references=drawn),
         "error.png": error_map(mix.error),
     }
@@ -169,6 +170,11 @@ def _write(root: Path, mix: Unmixing, pairs: list[Pair | None], maps: MapFormat)
     for file in root.iterdir():
         with file.open("r+b") as opened:
             os.fsync(opened.fileno())
+
+
+def _titles(names: Sequence[str], pairs: list[Pair | None]) -> list[str]:
+    """Return the endmembers' names with the references matched to them."""
+    return [name if p is None else f"{name}: {p[0]}" for name, p in zip(names, pairs, strict=True)]
 
 
 def _record(mix: Unmixing, pairs: list[Pair | None]) -> dict[str, Any]:
