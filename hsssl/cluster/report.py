@@ -82,7 +82,7 @@ def write_clusters(
         segments = match_clusters(labels, segments)
     highest = max(int(segments.max()), 0 if labels is None else int(labels.max()))
     names = [_name(number, class_names, labels) for number in range(1, highest + 1)]
-    picture = class_maps(segments, labels, class_names=names)
+    picture = class_maps(segments, labels, class_names=names, title="clusters")
     page = _page(cube, segments, false_colour(cube), picture, scores or {}, method)
     tif, png, html = files
     write_class_map(tif, segments, cube, class_names=names, overwrite=overwrite)
