@@ -23,7 +23,7 @@ from hsssl.unmix import (
     pure_pixels,
     sad,
 )
-from hsssl.unmix.figures import band_gaps
+from hsssl.unmix.figures import band_gaps, fitted
 from hsssl.unmix.library import Library, read_library
 from hsssl.unmix.output import files_of, write_unmixing
 from mixtures import scene
@@ -123,6 +123,11 @@ def test_a_part_of_many_pixels_is_enough(monkeypatch: pytest.MonkeyPatch, caplog
     assert np.isfinite(mix.abundances).all()
 
 
+def test_titles_keep_to_the_width_of_their_map() -> None:
+    assert fitted("2: Red Metal Sheets", 240) == "2: Red Metal Sheets"
+    assert fitted("7: Weathered calcareous grassland", 240) == "7: Weathered calcare…"
+
+
 def test_gaps_are_where_bands_are_missing() -> None:
     assert band_gaps(np.array([400.0, 410.0, 420.0, 460.0, 470.0])).tolist() == [2]
     assert band_gaps(np.array([400.0])).tolist() == []
@@ -185,7 +190,7 @@ def test_maps_are_named_by_what_matches_them(tmp_path: Path, monkeypatch: pytest
     )
     library = Library(("sand",), mix.cube.wavelengths, mix.endmembers[1:])
     write_unmixing(tmp_path / "mix", mix, reference=library)
-    assert drawn == [["endmember 1", "endmember 2: sand"]]
+    assert drawn == [["endmember 1", "2: sand"]]
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

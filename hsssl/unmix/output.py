@@ -173,8 +173,9 @@ def _write(root: Path, mix: Unmixing, pairs: list[Pair | None], maps: MapFormat)
 
 
 def _titles(names: Sequence[str], pairs: list[Pair | None]) -> list[str]:
-    """Return the endmembers' names with the references matched to them."""
-    return [name if p is None else f"{name}: {p[0]}" for name, p in zip(names, pairs, strict=True)]
+    """Return the endmembers' names, or their numbers with the references matched to them."""
+    both = enumerate(zip(names, pairs, strict=True), 1)
+    return [name if pair is None else f"{number}: {pair[0]}" for number, (name, pair) in both]
 
 
 def _record(mix: Unmixing, pairs: list[Pair | None]) -> dict[str, Any]:
