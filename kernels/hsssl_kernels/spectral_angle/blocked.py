@@ -88,7 +88,17 @@ def angle_weight(upstream: Tensor, angle: Tensor) -> Tensor:
 def angles_and_norms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the angle between each row of x and of y (n, D), 1 / |x| and 1 / |y|, for rows held in cache."""
     (a, a_factor, x_inverse), (b, b_factor, y_inverse) = _with_lengths(x), _with_lengths(y)
-    return angle_between(a * a_factor, b * b_factor), x_inverse.squeeze(1), y_inverse.squeeze(1)
+    x_inverse, y_inverse = x_inverse.squeeze(1), y_inverse.squeeze(1)
+    if x.device.type != "cpu":  # looking for rows that are told apart another way would wait for a GPU
+        return angle_between(a * a_factor, b * b_factor), x_inverse, y_inverse
+    apart = torch.linalg.vector_norm((a * a_factor).addcmul_(b, b_factor, value=-1), dim=1)
+    squared = apart.square()
+    # of unit vectors |u + v|^2 = 4 - |u - v|^2, which loses no digits at angles that are not obtuse
+    angle = torch.atan2(apart, (4 - squared).clamp_min_(0).sqrt_()).mul_(2)
+    odd = torch.nonzero((squared > 2) | (x_inverse == 0) | (y_inverse == 0)).squeeze(1)
+    if len(odd):
+        angle[odd] = angle_between(a[odd] * a_factor[odd], b[odd] * b_factor[odd])
+    return angle, x_inverse, y_inverse
 
 
 def _with_lengths(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
