@@ -247,6 +247,8 @@ Z = torch.rand(4, 3)
         ),
         (lambda: linear_mixing(Z @ Z.T, Z, Z, loss="l1"), ValueError, r'must be "mse" or "sad", got \'l1\''),
         (lambda: linear_mixing((Z @ Z.T).double(), Z, Z), TypeError, r"`abundances` must be torch.float32"),
+        (lambda: spectral_angle(Z, Z, pairwise="no"), TypeError, "`pairwise` must be True or False"),
+        (lambda: linear_mixing(Z @ Z.T, Z, Z, softmax=1), TypeError, "`softmax` must be True or False"),
         (lambda: linear_mixing(Z @ Z.T, Z, Z, backend="cuda"), ValueError, r"`backend` must be"),
     ],
 )  # fmt: skip

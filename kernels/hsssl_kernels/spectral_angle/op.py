@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_pair, compute_dtype
+from hsssl_kernels.checks import check_flag, check_pair, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
 from hsssl_kernels.first_order import first_order
 from hsssl_kernels.spectral_angle.blocked import (
@@ -120,6 +120,7 @@ def spectral_divergence(
 
 def _checked(op: str, x: Tensor, y: Tensor, pairwise: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Check, and put zeros where the mask is off."""
+    check_flag(op, "pairwise", pairwise)
     check_pair(op, "x", x, "y", y, rows=not pairwise)
     if mask is None:
         return x, y
