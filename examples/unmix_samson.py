@@ -53,6 +53,10 @@ It holds more than the six materials of the library, so that more endmembers are
 has one: the angle of each to the endmember matched to it. The sheets' mask covers 67 of 10,578 pixels.
 
 {full}
+
+## A generated scene of 512 x 512 pixels and 200 bands, six materials
+
+{cost}
 """
 
 
@@ -176,16 +180,34 @@ def main() -> None:
                 record["samson"].append(score(cube, endmembers, abundances, method, rule, seed))
                 if out:
                     out.write_text(json.dumps(record, indent=1) + "\n")
-    page = PAGE.format(
+    text = page(record, out)
+    print(text)
+    if out:
+        out.with_suffix(".md").write_text(text)
+
+
+def page(record: dict, out: Path | None) -> str:
+    """Return the tables as Markdown; what a large scene costs is read from beside the results."""
+    return PAGE.format(
         **{key: record[key] for key in ("command", "commit", "machine")},
         json=f"[{out.name}]({out.name})" if out else "no file",
         samson=table(record["samson"]),
         targets=targets_table(record["dlr_hysu"]),
         full=full_table(record["dlr_hysu_full"]),
+        cost=cost_table(out.with_name("unmix_cost.json") if out else None),
     )
-    print(page)
-    if out:
-        out.with_suffix(".md").write_text(page)
+
+
+def cost_table(file: Path | None) -> str:
+    if file is None or not file.is_file():
+        return "Not measured here: `python benchmarks/unmix.py --out unmix_cost.json`."
+    found = json.loads(file.read_text())
+    cells = [["method", "CPU s", "peak of the process, GiB", "mean SAD"]]
+    for name, row in found["methods"].items():
+        cells.append([name, f"{row['cpu_s']:.0f}", f"{row['peak_mib'] / 1024:.2f}", f"{row['mean_sad']:.3f}"])
+    threads, commit = found["machine"]["cores"], found["machine"]["commit"][:7]
+    source = f"`python benchmarks/unmix.py`, threads: {threads}, commit {commit}: [{file.name}]({file.name})"
+    return f"{source}\n\n{rows_of(cells)}"
 
 
 if __name__ == "__main__":
