@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import hsssl
@@ -23,9 +22,12 @@ def unmix(
     reference: str | None = None,
     maps: Literal["geotiff", "envi"] = "geotiff",
     opening: Opening = AS_IT_IS,
+    progress: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Find a scene's endmembers and their abundance in every pixel; write maps, spectra and a report.
+
+    Of a scene of any size: the maps are made and written tile by tile.
 
     Parameters
     ----------
@@ -46,20 +48,23 @@ def unmix(
         Spectral library (ENVI .sli or CSV) to draw beside the endmembers.
     maps : str
         Format of abundances and error.
+    progress : bool
+        Show a bar with pixels per second where stderr is no terminal too.
     overwrite : bool
         Replace the files at --out.
     """
     from hsssl.unmix.library import read_library
-    from hsssl.unmix.output import FILES, matched, write_unmixing
+    from hsssl.unmix.output import matched, refuse_unmixing, write_unmixing
+    from hsssl.unmix.scene import find_mixture
 
-    for name in sorted(FILES):
-        refuse_existing(os.path.join(out, name), overwrite=overwrite)
+    refuse_unmixing(out, maps=maps, overwrite=overwrite)
     library = None if reference is None else read_library(reference)
     opened = opening.open(cube)
     if library is not None:
         library.on(opened)  # refused before the work, not after it
-    mix = hsssl.unmix(opened, endmembers=endmembers, method=method, rule=rule, seed=seed)
-    report = write_unmixing(out, mix, reference=library, maps=maps, overwrite=overwrite)
+    shown = progress or None
+    mix = find_mixture(opened, endmembers, method=method, rule=rule, seed=seed, progress=shown)
+    report = write_unmixing(out, mix, reference=library, maps=maps, overwrite=overwrite, progress=shown)
     for name, pair in zip(mix.names, matched(mix, library), strict=True):
         print(name if pair is None else f"{name}: {pair[0]}, spectral angle {pair[1]:.3f} rad")
     print(report)
