@@ -1,7 +1,7 @@
 """Measure scenes larger than memory: `PYTHONPATH=kernels:. python benchmarks/stream.py --out stream.json`.
 
-peak: a sparse ENVI cube of --gib, with true values in 32 rows of every 256, is embedded and classified in a
-fresh process each; its peak memory is compared with the one after the encoder has run on a small part.
+peak: a sparse ENVI cube of --gib, with true values in 32 rows of every 256, is embedded, classified, unmixed
+and clustered in a fresh process each; the peak of its memory is compared with that of embedding a small part.
 rate: a scene of --rows, full of values, in memory and in its file in turn, from a cold page cache; embedded
 to an array and to a GeoTIFF, and classified to a GeoTIFF. The encoder is the default one, untrained.
 """
@@ -37,6 +37,7 @@ from hsssl.spec import EncoderSpec, Sensor
 from hsssl.train import WINDOWS
 
 COLS, BANDS, STRIP, EVERY, CLASSES = 1000, 224, 32, 256, 6
+JOBS = ("embed", "classify", "unmix", "cluster")
 CENTRES = np.linspace(420, 2450, BANDS)
 MATERIALS = np.random.default_rng(0).uniform(500, 5000, (CLASSES, BANDS)).astype(np.float32)
 
@@ -96,16 +97,20 @@ def peak(what: str, scene: Path, classifier: str) -> dict[str, Any]:
     cube = hsssl.open_cube(scene, lazy=True)
     encoder = encoder_for(cube)
     hsssl.embed(encoder, cube.window(slice(0, STRIP), slice(0, STRIP)))
+    labels = np.load(scene.with_name("labels.npy"))
+    jobs: dict[str, Callable[[Path], Any]] = {
+        "embed": lambda out: hsssl.embed(encoder, cube, out=out / "map.tif", quicklook=True),
+        "classify": lambda out: hsssl.classify(
+            encoder, cube, labels, classifier=classifier, out=out / "map.tif", quicklook=True
+        ),
+        "unmix": lambda out: hsssl.unmix(cube, endmembers=CLASSES, out=out),
+        "cluster": lambda out: hsssl.cluster(cube, clusters=CLASSES, out=out / "map.tif", quicklook=True),
+    }
     before, start = peak_mib(), time.perf_counter()
-    out = scene.with_name(f"{what}.tif")
-    if what == "embed":
-        hsssl.embed(encoder, cube, out=out)
-    else:
-        labels = np.load(scene.with_name("labels.npy"))
-        hsssl.classify(encoder, cube, labels, classifier=classifier, out=out)
-    seconds = time.perf_counter() - start
-    size = out.stat().st_size
-    out.unlink()
+    with tempfile.TemporaryDirectory(dir=scene.parent) as out:
+        jobs[what](Path(out))
+        seconds = time.perf_counter() - start
+        size = sum(file.stat().st_size for file in Path(out).iterdir())
     return {
         "gib": cube.values.nbytes / 2**30, "pixels": cube.rows * cube.cols, "seconds": seconds,
         "pixels_per_second": cube.rows * cube.cols / seconds, "mib_before": before,
@@ -163,7 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each; neighbours are compared")
     parser.add_argument("--classifier", choices=("knn", "linear", "svm"), default="linear")
     parser.add_argument("--folder", help="where scenes and maps are put; default: the system's")
-    parser.add_argument("--only", choices=("embed", "classify"), help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="of the sparse cube")
+    parser.add_argument("--only", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--scene", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", help="write JSON here")
     options = parser.parse_args(arguments)
@@ -172,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     command = (
         f"PYTHONPATH=kernels:. python benchmarks/stream.py --gib {options.gib:g} --rows {options.rows} "
-        f"--rounds {options.rounds} --classifier {options.classifier}"
+        f"--rounds {options.rounds} --classifier {options.classifier} --jobs {' '.join(options.jobs)}"
     )
     result: dict[str, Any] = {"machine": machine("cpu"), "command": command}
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
@@ -183,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
             np.save(folder / "labels.npy", some_labels(materials))
             held = (folder / "scene.img").stat().st_blocks * 512 / 2**30
             result["peak"] = {"gib_on_disk": held}
-            for what in ("embed", "classify"):
+            for what in options.jobs:
                 found = {what: _alone(what, folder / "scene.hdr", options.classifier)}
                 _record(result, "peak", found, options.out)
             (folder / "scene.img").unlink()

@@ -14,9 +14,9 @@ from scipy.sparse import csr_array
 import hsssl
 from hsssl.cluster import CLUSTER_METHODS, Pixels, score_clusters
 from hsssl.cluster.elastic_net import fit_elastic_net
-from hsssl.cluster.features import averaged_components, spectra
+from hsssl.cluster.features import AveragedComponents, FeatureMap, Spectra, rows_at
 from hsssl.cluster.graph import spectral_clusters
-from hsssl.cluster.landmarks import cluster_coefficients
+from hsssl.cluster.landmarks import Votes
 from hsssl.cluster.ridge import ridge_coefficients, ridge_factor
 from hsssl.cube import Cube
 
@@ -31,6 +31,11 @@ def striped(rows: int = 24, cols: int = 36, bands: int = 12, seed: int = 0) -> t
     light = rng.uniform(0.7, 1.3, (rows, cols, 1))
     values = light * materials[truth] + rng.normal(0, 30, (rows, cols, bands))
     return Cube(values.astype(np.float32), wavelengths=np.linspace(450, 900, bands), source="striped"), truth
+
+
+def all_rows(features: FeatureMap, chosen: np.ndarray) -> np.ndarray:
+    """Return the features (n, d) of all chosen pixels."""
+    return rows_at(features, np.flatnonzero(chosen), chosen.shape[1])
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +92,20 @@ def test_subspaces_are_told_apart_by_self_expression(subspaces: tuple[np.ndarray
 
     points, truth = subspaces
     factor = ridge_factor(points, ridge=0.01)
-    found = cluster_coefficients(factor, factor, 3, neighbours=8, signed=False)
+    found = Votes.of(factor, factor, 3, neighbours=8, signed=False).found
     assert score_clusters(truth, found + 1).acc > 0.95
     assert score_clusters(truth, KMeans(3, n_init=5, random_state=0).fit_predict(points) + 1).acc < 0.75
 
 
 def test_the_elastic_net_tells_subspaces_apart(subspaces: tuple[np.ndarray, np.ndarray]) -> None:
     points, truth = subspaces
-    query, key, threshold = fit_elastic_net(points, steps=150, batch=100)
-    assert threshold > 0
-    found = cluster_coefficients(query, key, 3, threshold=threshold, neighbours=8, signed=False)
+    net = fit_elastic_net(points, steps=150, batch=100)
+    assert net.threshold > 0
+    query, key = net.encode(points)
+    found = Votes.of(query, key, 3, threshold=float(net.threshold), neighbours=8, signed=False).found
     assert score_clusters(truth, found + 1).acc > 0.9
     again = fit_elastic_net(points, steps=150, batch=100)
-    assert np.array_equal(again[0], query)
+    assert np.array_equal(again.encode(points)[0], query)
 
 
 @pytest.mark.parametrize("method", sorted(CLUSTER_METHODS.keys() - {"ae_subspace", "contrastive_clustering"}))
@@ -148,7 +154,7 @@ def test_pixels_not_measured_are_masked_and_never_spread() -> None:
     # features of the others are those of a scene in which other numbers stood there
     values[void] = 1e6
     other = Cube(values, wavelengths=cube.wavelengths, valid=~void, source="other")
-    ours, theirs = (averaged_components(Pixels(c, ~void)) for c in (broken, other))
+    ours, theirs = (all_rows(AveragedComponents.of(Pixels(c, ~void)), ~void) for c in (broken, other))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-2)
 
 
@@ -159,9 +165,10 @@ def test_missing_bands_of_a_valid_pixel_are_the_mean(caplog: pytest.LogCaptureFi
     partly = Cube(
         values, wavelengths=cube.wavelengths, valid=np.ones(truth.shape, dtype=bool), source="partly"
     )
-    rows = spectra(Pixels(partly, partly.valid))
+    pixels = Pixels(partly, partly.valid)
+    rows = all_rows(Spectra.of(pixels), partly.valid)
     np.testing.assert_allclose(rows[2 * 36 + 2, 5], np.nanmean(values[:, :, 5]), rtol=1e-5)
-    assert np.isfinite(averaged_components(Pixels(partly, partly.valid))).all()
+    assert np.isfinite(all_rows(AveragedComponents.of(pixels), partly.valid)).all()
     hsssl.cluster(partly, clusters=3)
     assert "1 of the pixels to cluster lack some bands" in caplog.text
 

@@ -64,5 +64,5 @@ def test_wrong_input_leaves_nothing(scene: Path, capsys: pytest.CaptureFixture[s
     assert "give --labels" in refused(capsys, words(scene, "--labelled-only", labelled=False))
     wrong = words(scene, labelled=False)
     wrong[wrong.index(str(scene / "map.tif"))] = str(scene / "map.png")
-    assert "a name that ends in .tif" in refused(capsys, wrong)
+    assert "end it in .tif" in refused(capsys, wrong)
     assert files(scene) == before

@@ -11,8 +11,8 @@ from hsssl.prepare import read_rows
 
 __all__ = ["measured_pixels", "sample_pixels"]
 
-# Values that endmembers are learnt from: a quarter of a GiB as float32.
-LEARN_VALUES = 2**26
+#: Most values that endmembers are learnt from: 128 MiB as float32, and some times that on the way.
+LEARN_VALUES = 2**25
 
 
 def measured_pixels(cube: Cube) -> NDArray[np.bool_]:

@@ -92,7 +92,7 @@ def unmix(
         does not care for the brightness of materials, light and shade; "fcls" are shares of area where it is
         all known.
     out : path, optional
-        Write maps, spectra, pictures and a report to this folder, see `hsssl.unmix.output.write_unmixing`, and
+        Write maps, spectra, pictures and a report to this folder (`hsssl.unmix.output.write_unmixing`), and
         return no array.
     maps : {"geotiff", "envi"}
         Format of the maps at ``out``.
