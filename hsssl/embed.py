@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hsssl.cube import Cube
+from hsssl.cube import Cube, block_of
 from hsssl.maps import WriteTile, open_features, refuse_map
 from hsssl.quicklook import feature_quicklook, refuse_quicklook
 from hsssl.sampling import ResidentScene, load_resident
@@ -208,7 +208,13 @@ class FeatureTiles:
         radius = self.spec.patch_size // 2
         # A tile at the border, of one row at the least, must hold a patch: hence once more the radius.
         halo = radius + max(radius, self.reach)
-        return cut_tiles(self.cube.rows, self.cube.cols, pixel_bytes=self.pixel_bytes, halo=halo)
+        return cut_tiles(
+            self.cube.rows,
+            self.cube.cols,
+            pixel_bytes=self.pixel_bytes,
+            halo=halo,
+            block=block_of(self.cube.values),
+        )
 
     def read(self, tile: Tile, at: NDArray[np.bool_] | None = None) -> ResidentScene:
         """Put a tile and its halo on the device; its centres are the pixels that features depend on.

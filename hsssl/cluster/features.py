@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.cube import Cube, not_measured
-from hsssl.prepare import read_rows, scan_bands
-from hsssl.stream import Tick, Tile, cut_tiles, stream_tiles
+from hsssl.cube import Cube, block_of, not_measured
+from hsssl.prepare import read_parts, scan_bands
+from hsssl.stream import Tick, Tile, cut_tiles, places_inside, stream_tiles
 from hsssl.windows import box_average
 
-__all__ = ["AveragedComponents", "FeatureMap", "Pixels", "Spectra", "places_inside", "rows_at"]
+__all__ = ["AveragedComponents", "FeatureMap", "Pixels", "Spectra", "rows_at"]
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
@@ -79,7 +79,9 @@ class Spectra:
     def tiles(self) -> list[Tile]:
         """Cut the scene."""
         # as read, as float64 and as float32
-        return cut_tiles(self.cube.rows, self.cube.cols, pixel_bytes=16 * self.cube.bands)
+        return cut_tiles(
+            self.cube.rows, self.cube.cols, pixel_bytes=16 * self.cube.bands, block=block_of(self.cube.values)
+        )
 
     def read(self, tile: Tile) -> NDArray[Any]:
         """Return the raw numbers (rows, cols, bands) of a tile."""
@@ -125,7 +127,13 @@ class AveragedComponents:
         """Cut the scene, with what windows reach beyond a tile."""
         # as read, twice as float64, and components before and after
         pixel_bytes = 24 * self.cube.bands + 16 * self.axes.shape[1]
-        return cut_tiles(self.cube.rows, self.cube.cols, pixel_bytes=pixel_bytes, halo=self.window // 2)
+        return cut_tiles(
+            self.cube.rows,
+            self.cube.cols,
+            pixel_bytes=pixel_bytes,
+            halo=self.window // 2,
+            block=block_of(self.cube.values),
+        )
 
     def read(self, tile: Tile) -> NDArray[Any]:
         """Return the raw numbers (rows, cols, bands) of a tile and its halo."""
@@ -156,11 +164,11 @@ def rows_at(
     progress : bool, optional
         Show a progress bar; None shows it on a terminal.
     """
-    tiles = [tile for tile in features.tiles() if len(places_inside(places, cols, tile)[0])]
+    tiles = [tile for tile in features.tiles() if len(places_inside(places, cols, tile.rows, tile.cols)[0])]
     found: list[tuple[IntArray, FloatArray]] = []
 
     def compute(tile: Tile, values: Any, tick: Tick) -> None:
-        which, row, col = places_inside(places, cols, tile)
+        which, row, col = places_inside(places, cols, tile.rows, tile.cols)
         found.append((which, features.compute(tile, values, tick)[row, col]))
 
     stream_tiles(tiles, features.read, compute, lambda *_: None, desc="landmarks", progress=progress)
@@ -170,21 +178,12 @@ def rows_at(
     return rows
 
 
-def places_inside(places: IntArray, cols: int, tile: Tile) -> tuple[IntArray, IntArray, IntArray]:
-    """Return which of ascending flat ``places`` lie in a tile, and their row and column in it."""
-    first, last = np.searchsorted(places, (tile.rows.start * cols, tile.rows.stop * cols))
-    row, col = np.divmod(places[first:last], cols)
-    within = (col >= tile.cols.start) & (col < tile.cols.stop)
-    which = first + np.flatnonzero(within)
-    return which, row[within] - tile.rows.start, col[within] - tile.cols.start
-
-
 def _principal_axes(cube: Cube, components: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean spectrum (bands,) and the leading axes (bands, components) over valid pixels."""
     mean = scan_bands(cube).mean
     scatter = np.zeros((cube.bands, cube.bands))
-    for rows, values in read_rows(cube):
-        centred = _filled(cube, values[cube.valid[rows]], mean) - mean
+    for part, values in read_parts(cube):
+        centred = _filled(cube, values[cube.valid[part]], mean) - mean
         scatter += centred.T @ centred
     axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :components]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)

@@ -9,15 +9,15 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.cluster.features import Pixels, places_inside
+from hsssl.cluster.features import Pixels
 from hsssl.cluster.landmarks import Fitted, draw_landmarks
 from hsssl.cluster.methods import CLUSTER_METHODS
 from hsssl.cube import Cube, not_measured
 from hsssl.maps import WriteTile, open_class_map, refuse_map
 from hsssl.messages import say_once, unknown_name
-from hsssl.prepare import prepare, read_rows
+from hsssl.prepare import prepare, read_parts
 from hsssl.quicklook import class_quicklook, refuse_quicklook
-from hsssl.stream import Tick, Tile, stream_tiles
+from hsssl.stream import Tick, Tile, places_inside, stream_tiles
 
 __all__ = ["Clusters", "cluster", "find_clusters"]
 
@@ -68,7 +68,7 @@ class Clusters:
 
     def _known(self, tile: Tile) -> NDArray[np.uint8]:
         """Return the clusters of the landmarks in a tile, 0 elsewhere."""
-        which, row, col = places_inside(self.fitted.places, self.pixels.cube.cols, tile)
+        which, row, col = places_inside(self.fitted.places, self.pixels.cube.cols, tile.rows, tile.cols)
         block = np.zeros(self.pixels.chosen[tile.rows, tile.cols].shape, dtype=np.uint8)
         block[row, col] = self.fitted.found[which] + 1
         return block
@@ -251,8 +251,8 @@ def _check_pixels(pixels: Pixels, clusters: int) -> None:
         )
     cube, lacking = pixels.cube, 0
     distinct: set[bytes] = set()
-    for strip, values in read_rows(cube):
-        rows = values[pixels.chosen[strip]]
+    for part, values in read_parts(cube):
+        rows = values[pixels.chosen[part]]
         lacking += int(not_measured(rows, cube.nodata).any(axis=1).sum())
         if len(distinct) < clusters:
             distinct.update(row.tobytes() for row in rows)

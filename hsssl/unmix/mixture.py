@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.cube import Cube
+from hsssl.cube import Cube, block_of
 from hsssl.maps import WriteTile
 from hsssl.stream import Tick, Tile, block_side, cut_tiles, stream_tiles
 from hsssl.unmix.learned import Learned, abundances_of
@@ -77,7 +77,13 @@ class Mixture:
         Float32, NaN where a pixel was not measured. ``write`` is called in another thread.
         """
         halo = self.learned.margin if self.rule == "network" else 0
-        tiles = cut_tiles(self.cube.rows, self.cube.cols, pixel_bytes=self._pixel_bytes, halo=halo)
+        tiles = cut_tiles(
+            self.cube.rows,
+            self.cube.cols,
+            pixel_bytes=self._pixel_bytes,
+            halo=halo,
+            block=block_of(self.cube.values),
+        )
         stream_tiles(tiles, self._read, self._compute, write, desc="unmix", progress=progress)
 
     def over_scene(self, *, progress: bool | None = None) -> Unmixing:

@@ -1,0 +1,154 @@
+"""Compressed files by their own blocks: a block is decoded once, and kept while its neighbours are read."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["KEPT_BYTES", "KeptBlocks", "cut_parts"]
+
+#: What a file's decoded blocks may take while they are kept, in bytes: as much as a scene that is read whole.
+KEPT_BYTES = 2**29
+# Thin strips are kept several at a time, and read up to so many bytes at a time.
+_LEAST_ROWS = 16
+_READ_BYTES = 2**24
+
+Window = tuple[slice, slice]
+
+
+class KeptBlocks:
+    """Windows of a file that is made of blocks, each of which is decoded as a whole or not at all.
+
+    A tile of an image takes parts of many strips, and its halo parts of neighbouring blocks, which the next
+    tile would decode again. What was decoded last is kept, up to `KEPT_BYTES`; a window with more blocks than
+    that is read as it is.
+
+    Parameters
+    ----------
+    read_window : callable
+        Of the file, see `hsssl.lazy.ReadWindow`.
+    shape : tuple of 2 int
+        Rows and columns of the image.
+    block : tuple of 2 int
+        Rows and columns of the file's blocks; a strip is as wide as the image.
+    """
+
+    def __init__(
+        self,
+        read_window: Callable[[slice, slice, NDArray[np.int64]], NDArray[Any]],
+        shape: tuple[int, int],
+        block: tuple[int, int],
+        dtype: np.dtype[Any],
+    ) -> None:
+        self.read_window, self.shape, self.dtype = read_window, shape, dtype
+        self.block = (-(-_LEAST_ROWS // block[0]) * block[0], block[1])
+        self._kept: OrderedDict[tuple[bytes, int, int], NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KeptBlocks, (self.read_window, self.shape, self.block, self.dtype)
+
+    def __call__(self, rows: slice, cols: slice, bands: NDArray[np.int64]) -> NDArray[Any]:
+        """Read a window; see `hsssl.lazy.ReadWindow`."""
+        high, wide = self.block
+        places = [
+            (i, j)
+            for j in range(cols.start // wide, -(-cols.stop // wide))
+            for i in range(rows.start // high, -(-rows.stop // high))
+        ]
+        size = high * wide * len(bands) * self.dtype.itemsize
+        if len(places) * size > KEPT_BYTES:
+            return self.read_window(rows, cols, bands)
+        with self._lock:
+            blocks = self._blocks(places, bands, size)
+            shape = (rows.stop - rows.start, cols.stop - cols.start, len(bands))
+            out: NDArray[Any] = np.empty_like(
+                blocks[0], shape=shape
+            )  # bands outermost, if they are in blocks
+            for (i, j), block in zip(places, blocks, strict=True):
+                (to_row, from_row), (to_col, from_col) = (
+                    _shared(rows, i * high, high),
+                    _shared(cols, j * wide, wide),
+                )
+                out[to_row, to_col] = block[from_row, from_col]
+        return out
+
+    def _blocks(
+        self, places: list[tuple[int, int]], bands: NDArray[np.int64], size: int
+    ) -> list[NDArray[Any]]:
+        """Return blocks, decoding those that are not kept, after as many old ones as that takes have gone."""
+        kept, key = self._kept, bands.tobytes()
+        for i, j in places:
+            if (key, i, j) in kept:
+                kept.move_to_end((key, i, j))
+        missing = [(i, j) for i, j in places if (key, i, j) not in kept]
+        held = sum(block.nbytes for block in kept.values()) + len(missing) * size
+        while kept and held > KEPT_BYTES:
+            held -= kept.popitem(last=False)[1].nbytes
+        for run in _runs(missing, most=max(1, _READ_BYTES // size)):
+            for (i, j), block in zip(run, self._decode(run, bands), strict=True):
+                kept[key, i, j] = block
+        return [kept[key, i, j] for i, j in places]
+
+    def _decode(self, run: list[tuple[int, int]], bands: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Read blocks that lie one below the other."""
+        (high, wide), (first, j) = self.block, run[0]
+        rows = slice(first * high, min((run[-1][0] + 1) * high, self.shape[0]))
+        cols = slice(j * wide, min((j + 1) * wide, self.shape[1]))
+        values = np.asarray(self.read_window(rows, cols, bands), dtype=self.dtype)
+        if len(run) == 1:
+            return [values]
+        # Copies, so that one that stays does not keep all the others.
+        return [np.array(values[n * high : (n + 1) * high]) for n in range(len(run))]
+
+
+def cut_parts(
+    shape: tuple[int, int, int], most: int, block: tuple[int, int] | None = None
+) -> Iterator[Window]:
+    """Cut an image into parts of about ``most`` values, such that no block of its file is come back to.
+
+    Parameters
+    ----------
+    shape : tuple of 3 int
+        Rows, columns and bands of the image.
+    most : int
+        Values of a part; a row of a block at the least.
+    block : tuple of 2 int, optional
+        Rows and columns of the file's blocks; None cuts whole rows.
+
+    Examples
+    --------
+    >>> list(cut_parts((4, 5, 1), 10))
+    [(slice(0, 2, None), slice(0, 5, None)), (slice(2, 4, None), slice(0, 5, None))]
+    """
+    rows, cols, bands = shape
+    high, wide = block or (rows, cols)
+    step = max(1, most // (min(wide, cols) * bands))
+    high *= max(1, step // high)
+    for top in range(0, rows, high):
+        bottom = min(top + high, rows)
+        for left in range(0, cols, wide):
+            for start in range(top, bottom, step):
+                yield slice(start, min(start + step, bottom)), slice(left, min(left + wide, cols))
+
+
+def _shared(span: slice, start: int, size: int) -> tuple[slice, slice]:
+    """Return where the part that a span shares with a block lies in the span, and where in the block."""
+    first, last = max(span.start, start), min(span.stop, start + size)
+    return slice(first - span.start, last - span.start), slice(first - start, last - start)
+
+
+def _runs(places: list[tuple[int, int]], most: int) -> list[list[tuple[int, int]]]:
+    """Join places that lie one below the other, up to ``most`` of them."""
+    runs: list[list[tuple[int, int]]] = []
+    for i, j in places:
+        if runs and runs[-1][-1] == (i - 1, j) and len(runs[-1]) < most:
+            runs[-1].append((i, j))
+        else:
+            runs.append([(i, j)])
+    return runs
