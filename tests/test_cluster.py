@@ -12,13 +12,17 @@ import pytest
 from scipy.sparse import csr_array
 
 import hsssl
+from hsssl import stream
 from hsssl.cluster import CLUSTER_METHODS, Pixels, score_clusters
 from hsssl.cluster.elastic_net import fit_elastic_net
 from hsssl.cluster.features import AveragedComponents, FeatureMap, Spectra, rows_at
 from hsssl.cluster.graph import spectral_clusters
 from hsssl.cluster.landmarks import Votes
 from hsssl.cluster.ridge import ridge_coefficients, ridge_factor
+from hsssl.cluster.segment import find_clusters
 from hsssl.cube import Cube
+from hsssl.lazy import LazyValues
+from hsssl.readers import read
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -138,6 +142,43 @@ def test_landmarks_carry_the_clusters_to_the_others(method: str) -> None:
     found = hsssl.cluster(cube, clusters=3, method=method, landmarks=200)
     assert (found > 0).all()
     assert score_clusters(truth, found).acc > (0.6 if method == "kmeans" else 0.95)
+
+
+@pytest.mark.parametrize("method", ["self_expressive", "elastic_net", "kmeans"])
+@pytest.mark.parametrize("name", ["map.tif", "map.hdr"])
+def test_written_tile_by_tile_the_clusters_are_those_of_memory(
+    method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "BLOCK", 16)
+    monkeypatch.setattr(stream, "TILE_BYTES", 1)
+    cube, _ = striped()
+    windows = []
+
+    def read_window(rows: slice, cols: slice, bands: np.ndarray) -> np.ndarray:
+        windows.append((rows, cols))
+        return cube.values[rows, cols][:, :, bands]
+
+    late = Cube(LazyValues(read_window, 24, 36, cube.values.dtype, np.arange(12)), cube.wavelengths)
+    how = {"clusters": 3, "method": method, "landmarks": 200}
+    assert hsssl.cluster(late, out=tmp_path / name, **how) == tmp_path / name
+    written = read(tmp_path / name)
+    assert written.values.dtype == np.uint8
+    np.testing.assert_array_equal(written.values[:, :, 0], hsssl.cluster(cube, **how))
+    # the last six are the tiles of the map, with what windows of 7 pixels reach beyond
+    reach = 0 if method == "kmeans" else 3
+    assert windows[-6:][0] == (slice(0, 16 + reach), slice(0, 16 + reach))
+    if name == "map.hdr":
+        assert "cluster 3" in (tmp_path / name).read_text()
+    with pytest.raises(FileExistsError, match="pass --overwrite"):
+        hsssl.cluster(late, out=tmp_path / name, **how)
+
+
+def test_tiles_of_landmarks_alone_are_not_read_again() -> None:
+    cube, _ = striped()
+    found = find_clusters(cube, 3, method="kmeans")
+    assert len(found.fitted.places) == 24 * 36
+    assert not any(found._read(tile) is not None for tile in found.fitted.features.tiles())
+    np.testing.assert_array_equal(found.image(), hsssl.cluster(cube, clusters=3, method="kmeans"))
 
 
 def test_pixels_not_measured_are_masked_and_never_spread() -> None:
