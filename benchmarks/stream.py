@@ -4,7 +4,7 @@ peak: a sparse ENVI cube of --gib, with true values in 32 rows of every 256, is 
 and clustered in a fresh process each; the peak of its memory is compared with that of embedding a small part.
 rate: a scene of --rows, full of values, in memory and in its file in turn, from a cold page cache; embedded
 to an array and to a GeoTIFF, and classified to a GeoTIFF. The encoder is the default one, untrained.
-compressed: the tiles of an embedding, and the parts of statistics, read from such a scene of --compressed rows
+compressed: tiles of an embedding, and parts of statistics, read from such a scene of --compressed rows
 as a deflated GeoTIFF, in strips and in blocks; with decoded blocks kept, and each decoded anew, in turn.
 """
 
