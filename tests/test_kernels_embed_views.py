@@ -140,14 +140,17 @@ def test_a_sample_has_its_tokens_wherever_it_stands() -> None:
 
 def test_no_batch_of_views_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    made = blocks.spectral_views_blocked
+    views_by = blocks.views_by
 
-    def counted(*given: Any, **named: Any) -> tuple[Tensor, Tensor]:
-        views = made(*given, **named)
-        sizes.append(sum(v.numel() for v in views))
-        return views
+    def counting(backend: str, cube: Tensor) -> Any:
+        def counted(*given: Any, **named: Any) -> tuple[Tensor, Tensor]:
+            views = views_by(backend, cube)(*given, **named)
+            sizes.append(sum(v.numel() for v in views))
+            return views
 
-    monkeypatch.setattr(blocks, "spectral_views_blocked", counted)
+        return counted
+
+    monkeypatch.setattr(blocks, "views_by", counting)
     monkeypatch.setattr(blocks, "_VALUES", 2 * 2 * BANDS * SIDE**2)
     named = draw("plain")
     tokens = embed_views(**named)

@@ -1,8 +1,10 @@
-"""Views by the blocked path and by the Triton kernel against the reference."""
+"""Views by compiled loops, by blocked torch and by the Triton kernel against the reference."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +21,7 @@ from hsssl_kernels import ViewSpec, spectral_views
 from hsssl_kernels.spectral_views import blocked
 from hsssl_kernels.spectral_views.draws import draw
 from hsssl_kernels.spectral_views.reference import spectral_views_reference
-from view_inputs import DEVICE, FULL, NONE, inputs
+from view_inputs import DEVICE, FULL, NONE, PATHS, inputs, views
 
 RAW = [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float16, torch.float32, torch.float64]
 
@@ -32,63 +34,100 @@ def test_blocked_path_is_the_reference(
 ) -> None:
     monkeypatch.setattr(blocked, "_BLOCK", block)
     data = inputs(raw=raw, n=33)
-    ours = spectral_views(patch_size=5, spec=spec, backend="torch", **data)
+    ours = views("blocked", patch_size=5, spec=spec, **data)
     right = spectral_views_reference(patch_size=5, spec=spec, **data)
     for a, b in zip(ours, right, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("bands", [1, 2, 3])
 @pytest.mark.parametrize("patch_size", [1, 2])
-def test_few_bands_and_pixels(backend: str, bands: int, patch_size: int) -> None:
+def test_few_bands_and_pixels(path: str, bands: int, patch_size: int) -> None:
     data = inputs(2, 3, bands, 4)
     spec = replace(FULL, noise=0.0, jitter=9)
-    ours = spectral_views(patch_size=patch_size, spec=spec, backend=backend, **data)
+    ours = views(path, patch_size=patch_size, spec=spec, **data)
     right = spectral_views_reference(patch_size=patch_size, spec=spec, **data)
     for a, b in zip(ours, right, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("path", ["compiled", "triton"])
 @pytest.mark.parametrize("raw", RAW)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_the_kernel_has_the_bits_of_the_reference(raw: torch.dtype, dtype: torch.dtype) -> None:
+def test_the_bits_are_those_of_the_reference(path: str, raw: torch.dtype, dtype: torch.dtype) -> None:
+    if path == "compiled" and (DEVICE == "cuda" or raw == torch.float16):
+        pytest.skip("loops are compiled for the CPU, which has no float16 in Numba")
     data = inputs(raw=raw, n=5) | {"sample_ids": torch.tensor([-1, 2**62, 0, 7, 2**32], device=DEVICE)}
     for spec, patch_size in ((FULL, 5), (NONE, 4), (replace(NONE, offset=0.1, jitter=40), 3)):
-        ours = spectral_views(patch_size=patch_size, spec=spec, dtype=dtype, backend="triton", **data)
+        ours = views(path, patch_size=patch_size, spec=spec, dtype=dtype, **data)
         right = spectral_views_reference(patch_size=patch_size, spec=spec, dtype=dtype, **data)
         for a, b in zip(ours, right, strict=True):
             assert a.dtype == dtype
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("path", ["compiled", "triton"])
 @pytest.mark.parametrize(("bands", "patch_size"), [(33, 9), (70, 7), (5, 12)])
-def test_the_kernel_in_several_blocks(bands: int, patch_size: int) -> None:
+def test_the_same_bits_in_several_tiles(path: str, bands: int, patch_size: int) -> None:
+    if path == "compiled" and DEVICE == "cuda":
+        pytest.skip("loops are compiled for the CPU")
     data = inputs(15, 13, bands, 3)
-    ours = spectral_views(patch_size=patch_size, spec=FULL, backend="triton", **data)
+    ours = views(path, patch_size=patch_size, spec=FULL, **data)
     right = spectral_views_reference(patch_size=patch_size, spec=FULL, **data)
     assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
-def test_narrow_views_are_rounded_wide_ones(backend: str) -> None:
-    data = inputs(n=4)
-    wide = spectral_views(patch_size=3, spec=FULL, backend=backend, **data)
-    narrow = [torch.float16, torch.bfloat16] if backend == "torch" or DEVICE == "cuda" else [torch.float16]
+CHANCE, STRENGTH = st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([0.0, 0.07, 2.0])
+SPECS = st.builds(
+    ViewSpec,
+    **dict.fromkeys(
+        ["flip", "band_drop", "block_drop", "block_size", "smooth", "cutout", "cutout_size"], CHANCE
+    ),
+    **dict.fromkeys(["gain", "offset", "illumination", "noise"], STRENGTH),
+    turn=st.booleans(),
+    jitter=st.integers(0, 30),
+)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="loops are compiled for the CPU")
+@settings(max_examples=60, deadline=None)
+@given(
+    spec=SPECS, seed=st.integers(-(2**63), 2**63 - 1), bands=st.integers(1, 40), patch_size=st.integers(1, 13)
+)
+def test_loops_draw_as_the_reference_does(spec: ViewSpec, seed: int, bands: int, patch_size: int) -> None:
+    data = inputs(15, 13, bands, 6) | {"seed": seed, "sample_ids": torch.arange(6) * 2**61 - 3}
+    ours = views("compiled", patch_size=patch_size, spec=spec, **data)
+    right = spectral_views_reference(patch_size=patch_size, spec=spec, **data)
+    assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_narrow_views_are_rounded_wide_ones(path: str) -> None:
+    data = inputs(n=19)
+    wide = views(path, patch_size=3, spec=FULL, **data)
+    narrow = [torch.float16, torch.bfloat16] if path != "triton" or DEVICE == "cuda" else [torch.float16]
     for dtype in narrow:
-        views = spectral_views(patch_size=3, spec=FULL, backend=backend, dtype=dtype, **data)
-        assert all(torch.equal(a, b.to(dtype)) for a, b in zip(views, wide, strict=True))
+        pair = views(path, patch_size=3, spec=FULL, dtype=dtype, **data)
+        assert all(torch.equal(a, b.to(dtype)) for a, b in zip(pair, wide, strict=True))
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**62), order=st.permutations(range(8)), size=st.integers(1, 6))
-def test_the_stream_goes_with_the_sample_not_with_its_place(seed: int, order: list[int], size: int) -> None:
+@given(
+    seed=st.integers(0, 2**62),
+    order=st.permutations(range(8)),
+    size=st.integers(1, 6),
+    path=st.sampled_from(["compiled", "blocked"]),
+)
+def test_the_stream_goes_with_the_sample_not_with_its_place(
+    seed: int, order: list[int], size: int, path: str
+) -> None:
     data = inputs(n=8) | {"seed": seed}
     ids, turned = torch.arange(8, device=DEVICE) * 2**31, torch.tensor(order, device=DEVICE)
-    call = {"patch_size": size, "spec": ViewSpec(), "backend": "torch"}
-    first = spectral_views(sample_ids=ids, **call, **data)
+    call = {"path": path, "patch_size": size, "spec": ViewSpec()}
+    first = views(sample_ids=ids, **call, **data)
     data["centres"] = data["centres"][turned]
-    second = spectral_views(sample_ids=ids[turned], **call, **data)
+    second = views(sample_ids=ids[turned], **call, **data)
     assert all(torch.equal(a[turned], b) for a, b in zip(first, second, strict=True))
 
 
@@ -101,12 +140,18 @@ def test_without_ids_samples_are_named_by_their_place() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), size=st.integers(1, 8), mirror=st.booleans())
-def test_nothing_on_is_the_plain_patch_and_two_mirrors_cancel(seed: int, size: int, mirror: bool) -> None:
+@given(
+    seed=st.integers(0, 2**31),
+    size=st.integers(1, 8),
+    mirror=st.booleans(),
+    path=st.sampled_from(["compiled", "blocked"]),
+)
+def test_nothing_on_is_the_plain_patch_and_two_mirrors_cancel(
+    seed: int, size: int, mirror: bool, path: str
+) -> None:
     data = inputs() | {"seed": seed}
     (a, b), plain = (
-        spectral_views(patch_size=size, spec=spec, backend="torch", **data)
-        for spec in (replace(NONE, flip=float(mirror)), NONE)
+        views(path, patch_size=size, spec=spec, **data) for spec in (replace(NONE, flip=float(mirror)), NONE)
     )
     assert torch.equal(a, b)
     assert a.data_ptr() != b.data_ptr()
@@ -114,17 +159,17 @@ def test_nothing_on_is_the_plain_patch_and_two_mirrors_cancel(seed: int, size: i
         assert torch.equal(a.flip(2, 3) if mirror else a, view)
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
-def test_dropped_and_invalid_values_are_zero_even_of_nan(backend: str) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_dropped_and_invalid_values_are_zero_even_of_nan(path: str) -> None:
     data = inputs(raw=torch.float32)
     data["cube"][~data["valid"]] = float("nan")
     data["cube"][..., 4] = float("inf")  # a band that is always dropped below
     spec = replace(FULL, band_drop=1.0, smooth=0.0)
-    for view in spectral_views(patch_size=5, spec=spec, backend=backend, **data):
+    for view in views(path, patch_size=5, spec=spec, **data):
         assert (view == 0).all()
     data = inputs(raw=torch.float32)
     data["cube"][~data["valid"]] = float("nan")
-    for view in spectral_views(patch_size=5, spec=FULL, backend=backend, **data):
+    for view in views(path, patch_size=5, spec=FULL, **data):
         assert view.isfinite().all()
 
 
@@ -140,6 +185,19 @@ def test_op_is_well_registered_and_empty_batches_pass(backend: str) -> None:
     data["centres"] = data["centres"][:0]
     a, b = spectral_views(patch_size=3, spec=FULL, backend=backend, **data)
     assert a.shape == b.shape == (0, 13, 3, 3)
+
+
+def test_numba_told_to_leave_loops_to_python_compiles_none() -> None:
+    command = "from hsssl_kernels.spectral_views.paths import compiles_loops; print(compiles_loops())"
+    for value in "01":
+        run = subprocess.run(
+            [sys.executable, "-c", command],
+            env=os.environ | {"NUMBA_DISABLE_JIT": value},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stdout.strip() == str(value == "0")
 
 
 def test_views_have_no_gradient() -> None:

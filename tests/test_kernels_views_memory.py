@@ -9,23 +9,25 @@ import pytest
 import torch
 
 from hsssl_kernels import spectral_views
-from hsssl_kernels.spectral_views import blocked
+from hsssl_kernels.spectral_views import blocked, compiled
 from hsssl_kernels.spectral_views.pages import empty_again
 from hsssl_kernels.spectral_views.parallel import run_apart
-from view_inputs import FULL, NONE, inputs
+from view_inputs import FULL, NONE, inputs, views
 
 
+@pytest.mark.parametrize("path", ["compiled", "blocked"])
 @pytest.mark.parametrize("inference", [False, True])
 def test_threads_change_nothing_and_leave_the_number_of_threads(
-    inference: bool, monkeypatch: pytest.MonkeyPatch
+    path: str, inference: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, threads = inputs(n=33), torch.get_num_threads()
-    alone = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
-    monkeypatch.setattr(blocked, "_PART", 1)
+    alone = views(path, patch_size=5, spec=FULL, **data)
+    for module in (blocked, compiled):
+        monkeypatch.setattr(module, "_PART", 1)
     torch.set_num_threads(3)
     try:
         with torch.inference_mode(inference):
-            together = spectral_views(patch_size=5, spec=FULL, backend="torch", **data)
+            together = views(path, patch_size=5, spec=FULL, **data)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
-from hsssl_kernels import ViewSpec
+from hsssl_kernels import ViewSpec, spectral_views
+from hsssl_kernels.spectral_views import paths
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NONE = ViewSpec.none()
 FULL = replace(ViewSpec(), smooth=0.5)
+# "compiled" and "blocked" are what "torch" means with Numba and without.
+PATHS = ["compiled", "blocked", "triton"]
+
+
+def views(path: str, **given: Any) -> tuple[Tensor, Tensor]:
+    """Return the views that one of `PATHS` makes."""
+    if path == "triton":
+        return spectral_views(backend="triton", **given)
+    with patch.object(paths, "compiles_loops", lambda: path == "compiled"):
+        return spectral_views(backend="torch", **given)
 
 
 def inputs(

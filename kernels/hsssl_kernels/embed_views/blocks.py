@@ -15,10 +15,9 @@ from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
-from hsssl_kernels.spectral_views.blocked import spectral_views_blocked
-from hsssl_kernels.spectral_views.noise import noise_table
 from hsssl_kernels.spectral_views.pages import use_large_pages
 from hsssl_kernels.spectral_views.parallel import run_apart
+from hsssl_kernels.spectral_views.paths import views_by
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["Source", "embed_in_blocks", "grad_in_blocks"]
@@ -100,8 +99,6 @@ def grad_in_blocks(
 
 def _run(source: Source, part: Callable[[slice], None], backend: str) -> None:
     batch, bands, pixels = len(source.centres), source.cube.shape[2], source.patch_size**2
-    if backend == "torch" and ViewSpec.of(source.strengths).noise:
-        noise_table(bands, pixels, source.cube.device)  # made once, before the threads ask for it
     threads = torch.get_num_threads() if source.cube.device.type == "cpu" and backend == "torch" else 1
     parts = 2 * threads if threads > 1 and 2 * batch * bands * pixels >= threads * _PART else 1
     size = max(1, -(-batch // parts))
@@ -112,11 +109,7 @@ def _blocks(
     source: Source, samples: slice, dtype: torch.dtype, grouped: bool, backend: str
 ) -> Iterator[tuple[int, slice, Work]]:
     """Yield which view, samples, and their views as `spectral_patch_embed` takes them."""
-    make: Callable[..., tuple[Tensor, Tensor]] = spectral_views_blocked
-    if backend == "triton":
-        from hsssl_kernels.spectral_views.kernel import launch_spectral_views
-
-        make = launch_spectral_views
+    make = views_by(backend, source.cube)
     cube, ids = source.cube, source.ids
     ids = torch.arange(len(source.centres), device=cube.device) if ids is None else ids
     most = _VALUES if cube.device.type == "cpu" else _LARGE

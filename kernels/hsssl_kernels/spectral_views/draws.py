@@ -16,11 +16,22 @@ from torch import Tensor
 from hsssl_kernels.random import mix_bits, normals, philox
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
-__all__ = ["NOISE", "NOTHING", "Draws", "affine", "choose", "draw", "draw_words"]
+__all__ = [
+    "CHOICES",
+    "NOISE",
+    "NOTHING",
+    "WORDS",
+    "Draws",
+    "affine",
+    "choose",
+    "cosines",
+    "draw",
+    "draw_words",
+]
 
 # The last word of the counter is 2 x this + view.
-NOISE, _CHOICES = 0, 1
-_WORDS, _COSINES = 24, 4
+NOISE, CHOICES = 0, 1
+WORDS, _COSINES = 24, 4
 
 
 class Draws(NamedTuple):
@@ -49,10 +60,10 @@ def draw(spec: ViewSpec, ids: Tensor, bands: int, patch_size: int, key: int) -> 
 
 def draw_words(ids: Tensor, key: int) -> Tensor:
     """Return the random words (24, 2, B) of both views of samples, 32 bits in int64."""
-    call = torch.arange(_WORDS // 4, device=ids.device)[:, None, None]
+    call = torch.arange(WORDS // 4, device=ids.device)[:, None, None]
     view = torch.arange(2, device=ids.device)[:, None]
-    words = torch.stack(philox(key, call, ids, ids >> 32, view + 2 * _CHOICES))  # (4, calls, 2, B)
-    return words.view(_WORDS, 2, len(ids))
+    words = torch.stack(philox(key, call, ids, ids >> 32, view + 2 * CHOICES))  # (4, calls, 2, B)
+    return words.view(WORDS, 2, len(ids))
 
 
 def choose(spec: ViewSpec, w: Tensor, bands: int, patch_size: int) -> Draws:
@@ -114,17 +125,17 @@ def _gain(spec: ViewSpec, words: Tensor, white: tuple[Tensor, Tensor] | None, ba
     gain = white[0].mul_(spec.gain) if white is not None and spec.gain else None
     if spec.illumination:
         weights = (normals(words)[0] * (0.5 * spec.illumination)).unsqueeze(2)  # (4, 2B, 1)
-        for weight, cosine in zip(weights, _cosines(bands, words.device), strict=True):
+        for weight, cosine in zip(weights, cosines(bands, words.device), strict=True):
             # a product and a sum, not addcmul, which rounds once on some devices and twice on others
             gain = weight * cosine if gain is None else gain.add_(weight * cosine)
     return gain
 
 
 @cache
-def _cosines(bands: int, device: torch.device) -> Tensor:
+def cosines(bands: int, device: torch.device) -> Tensor:
+    """Return (4, C) float32: a constant and the first three cosines over the bands."""
     position = (torch.arange(bands, dtype=torch.float64) + 0.5) * (torch.pi / bands)
-    cosines = torch.cos(torch.arange(_COSINES)[:, None] * position)
-    return cosines.to(torch.float32).to(device)  # (4, C)
+    return torch.cos(torch.arange(_COSINES)[:, None] * position).to(torch.float32).to(device)
 
 
 def _keep(spec: ViewSpec, block: Tensor, bits: Tensor | None, bands: int) -> Tensor:

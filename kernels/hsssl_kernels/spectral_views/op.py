@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from hsssl_kernels.dispatch import Backend, choose_backend, register
-from hsssl_kernels.spectral_views.blocked import spectral_views_blocked
 from hsssl_kernels.spectral_views.checks import check_centres, check_views
+from hsssl_kernels.spectral_views.paths import views_by
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["spectral_views"]
@@ -40,11 +38,10 @@ def spectral_views(
     The random numbers come from counters: Philox keyed by ``(seed, step)``, counting samples by their
     id, views and elements. So a resumed run draws what the unbroken one would have drawn, and a
     sample with an id of its own gets the same views wherever it stands in a batch. What is drawn per
-    sample or band has the same bits on every device. The white noise has with
-    ``backend="triton"`` one Philox number for each element; with "torch" each pixel takes a row of a fixed
+    sample or band has the same bits on every device, and so has the white noise, one number for each
+    element, with Triton and with loops compiled by Numba. Without Numba each pixel takes a row of a fixed
     table of about a million normal numbers instead, the first row and the step between rows drawn
-    for each view: the same distribution at a tenth of the cost, but two views in a batch may share
-    rows at different pixels.
+    for each view: the same distribution, but two views in a batch may share rows at different pixels.
 
     Parameters
     ----------
@@ -68,7 +65,9 @@ def spectral_views(
     dtype : torch.dtype
         float32, float16 or bfloat16 views; computed in float32.
     backend : {"auto", "triton", "torch"}
-        "auto" is Triton on CUDA and ROCm, blocked torch elsewhere.
+        "auto" is Triton on CUDA and ROCm, "torch" elsewhere. That is loops compiled by Numba, at the first
+        call of each dtype, for a cube on the CPU that is not float16; blocked torch elsewhere, or
+        without Numba.
 
     Returns
     -------
@@ -117,8 +116,7 @@ def _views(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     check_centres(cube, centres)
-    run = spectral_views_blocked if backend == "torch" else _kernel()
-    return run(
+    return views_by(backend, cube)(
         cube,
         centres.to(cube.device, non_blocking=True),
         patch_size=patch_size,
@@ -131,12 +129,6 @@ def _views(
         valid=valid,
         dtype=dtype,
     )
-
-
-def _kernel() -> Callable[..., tuple[Tensor, Tensor]]:
-    from hsssl_kernels.spectral_views.kernel import launch_spectral_views
-
-    return launch_spectral_views
 
 
 def _views_fake(

@@ -1,0 +1,291 @@
+"""Views by loops that Numba compiles at the first call, and then keeps on disk.
+
+What is drawn is what `draws` draws, to the bit. In torch a view's draws are a hundred short calls, in which
+threads wait for each other; here they are loops too.
+
+A tile of pixels is made bands last, as the cube is read, and turned to bands first while it is in the
+cache. Every product and sum is rounded by itself. Sizes are unsigned: an index that may be negative, as in
+Python, keeps loops from becoming vector instructions, at five times the cost. All loops stand in one
+file, because Numba compiles anew what it kept only when this file changes.
+"""
+
+# The bodies of compiled functions hold no Python types.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from hsssl_kernels.random import NORMAL_COEFFICIENTS
+from hsssl_kernels.spectral_views.draws import CHOICES, NOISE, WORDS
+from hsssl_kernels.spectral_views.noise import GROUP
+from hsssl_kernels.spectral_views.spec import ViewSpec
+
+__all__ = ["Strengths", "make_views", "strengths_of"]
+
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+# Functions called are not kept by themselves: as machine code they could not become part of their callers.
+_compile = numba.njit(**_OPTIONS)
+# For loops that are to become vector instructions, LLVM's own inlining comes too late.
+_inline = numba.njit(inline="always", **_OPTIONS)
+
+_LOW = 0xFFFFFFFF
+_CALLS = WORDS // 4
+_A0, _A1, _A2, _A3, _A4 = (np.float32(a) for a in NORMAL_COEFFICIENTS)
+_HALF, _QUARTER, _ZERO = np.float32(0.5), np.float32(0.25), np.float32(0)
+_0, _1, _2, _3, _GROUP = (np.uint64(n) for n in (0, 1, 2, 3, GROUP))
+# Pixels made at once, whole groups of noise: 100 KB with 200 bands.
+_TILE = np.uint64(16 * GROUP)
+
+
+class Strengths(NamedTuple):
+    """A `ViewSpec` for random words: a chance is the number of words below which it happens."""
+
+    flip: int
+    turn: int
+    jitter: int
+    gain: np.float32
+    offset: np.float32
+    illumination: np.float32  # of each cosine
+    band_drop: int
+    block_drop: int
+    block: int  # most bands
+    noise: np.float32
+    smooth: int
+    cutout: int
+    side: int  # most pixels
+
+
+def strengths_of(spec: ViewSpec, bands: int, patch_size: int) -> Strengths:
+    """Return the strengths of a specification for patches of so many bands and pixels a side."""
+    block = int(spec.block_size * bands)
+    side = int(spec.cutout_size * patch_size) if patch_size > 1 else 0
+    return Strengths(
+        flip=_chance(spec.flip),
+        turn=int(spec.turn),
+        jitter=int(spec.jitter),
+        gain=np.float32(spec.gain),
+        offset=np.float32(spec.offset),
+        illumination=np.float32(0.5 * spec.illumination),
+        band_drop=_chance(spec.band_drop),
+        block_drop=_chance(spec.block_drop) if block else 0,
+        block=block,
+        noise=np.float32(spec.noise),
+        smooth=_chance(spec.smooth) if bands > 1 else 0,  # a band alone is smooth
+        cutout=_chance(spec.cutout) if side else 0,
+        side=side,
+    )
+
+
+def _chance(probability: float) -> int:
+    return round(probability * 2**32)
+
+
+def _keep_on_disk(function):
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # neither this folder nor the user's can be written to
+        return numba.njit(**_OPTIONS)(function)
+
+
+@_keep_on_disk
+def make_views(cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b):
+    """Write views a and b (n, C, P P) of samples (n,) around centres (n, 2); valid (rows cols,) or (0,)."""
+    rows, cols, bands = cube.shape
+    pixels = a.shape[2]
+    words = np.empty(WORDS, np.int64)
+    slope, level, keep = np.empty(bands, np.float32), np.empty(bands, np.float32), np.empty(bands, np.bool_)
+    pixel, gone = np.empty(pixels, np.uint64), np.empty(pixels, np.bool_)
+    made = np.empty((_TILE, bands), np.float32)
+    white = np.empty((_GROUP, bands), np.float32)
+    raw = cube.reshape(rows * cols, bands)
+    for k in range(2 * len(centres)):  # both views of a sample in turn: its pixels are in the cache then
+        i, view = k // 2, k % 2
+        _draw_words(key, samples[i], view, words)
+        _draw_bands(words, strengths, mean, scale, cosines, slope, level, keep)
+        _draw_pixels(words, strengths, centres[i], rows, cols, valid, pixel, gone)
+        smoothed = _is_smoothed(words, strengths)
+        for first in range(_0, np.uint64(pixels), _TILE):
+            n = min(_TILE, np.uint64(pixels) - first)
+            _normalise(raw, pixel, first, n, mean, slope, level, made)
+            if smoothed:
+                _smooth(made, n)
+            if strengths.noise > 0:
+                _add_noise(made, n, white, strengths.noise, first, pixels, key, view, samples[i])
+            _write(made, n, first, keep, gone, b[i] if view else a[i])
+
+
+@_compile
+def _normalise(raw, pixel, first, n, mean, slope, level, made):
+    for p in range(n):
+        at = pixel[first + p]
+        for c in range(np.uint64(len(mean))):
+            made[p, c] = (np.float32(raw[at, c]) - mean[c]) * slope[c] + level[c]
+
+
+@_compile
+def _smooth(made, n):
+    """Smooth n spectra by (1, 2, 1) / 4 over bands; an edge band stands in for the missing one."""
+    last = np.uint64(made.shape[1]) - _1
+    for p in range(n):
+        before = here = made[p, _0]
+        for c in range(last):
+            after = made[p, c + _1]
+            made[p, c] = _HALF * here + _QUARTER * (before + after)
+            before, here = here, after
+        made[p, last] = _HALF * here + _QUARTER * (before + here)
+
+
+@_compile
+def _add_noise(made, n, white, noise, first, pixels, key, view, sample):
+    for p in range(_0, n, _GROUP):
+        _draw_noise(white, (first + p) // _GROUP, pixels, key, view, sample)
+        for q in range(min(_GROUP, n - p)):
+            for c in range(np.uint64(made.shape[1])):
+                made[p + q, c] += white[q, c] * noise
+
+
+@_compile
+def _draw_noise(white, group, pixels, key, view, sample):
+    """Draw normal numbers (8, C) of a group of pixels; see `noise.element_noise`."""
+    group, groups = np.int64(group), (pixels + GROUP - 1) // GROUP
+    low, high = sample & _LOW, (sample >> 32) & _LOW
+    for c in range(white.shape[1]):
+        a, b, d, e = _philox(key, (c * groups + group) & _LOW, low, high, view + 2 * NOISE)
+        white[0, c], white[1, c] = _normals(a)
+        white[2, c], white[3, c] = _normals(b)
+        white[4, c], white[5, c] = _normals(d)
+        white[6, c], white[7, c] = _normals(e)
+
+
+@_compile
+def _write(made, n, first, keep, gone, out):
+    for p in range(n):
+        if gone[first + p]:
+            made[p] = 0
+    for c in range(np.uint64(len(keep))):  # band after band, as memory likes to be written in order
+        if keep[c]:
+            for p in range(n):
+                out[c, first + p] = made[p, c]
+        else:
+            for p in range(n):
+                out[c, first + p] = _ZERO
+
+
+@_compile
+def _draw_words(key, sample, view, words):
+    """Fill ``words`` (24,) int64; see `draws.draw_words`."""
+    for call in range(_CALLS):
+        found = _philox(key, call, sample & _LOW, (sample >> 32) & _LOW, view + 2 * CHOICES)
+        for k in range(4):
+            words[k * _CALLS + call] = found[k]
+
+
+@_compile
+def _is_smoothed(words, strengths):
+    """Return whether the view's spectra are smoothed."""
+    return words[5] < strengths.smooth
+
+
+@_compile
+def _draw_bands(words, strengths, mean, scale, cosines, slope, level, keep):
+    """Fill slope, level and keep, all (C,), of ``keep ((x - mean) slope + level)``; see `draws.affine`."""
+    bands = len(mean)
+    varied = strengths.gain != 0 or strengths.illumination != 0
+    w0, w1 = _normals(words[13])[0] * strengths.illumination, _normals(words[14])[0] * strengths.illumination
+    w2, w3 = _normals(words[15])[0] * strengths.illumination, _normals(words[16])[0] * strengths.illumination
+    start, step = words[17], words[18] | 1
+    for c in range(np.uint64(bands)):
+        low, high = _normals(_mix_bits(np.int64(c) * step + start))
+        gain = low * strengths.gain + w0 * cosines[_0, c] + w1 * cosines[_1, c]
+        gain = gain + w2 * cosines[_2, c] + w3 * cosines[_3, c]
+        by_gain = gain * (mean[c] * scale[c]) if varied else np.float32(0)
+        level[c] = by_gain + high * strengths.offset
+        slope[c] = gain * scale[c] + scale[c]
+    length = 1 + _below(words[7], strengths.block) if words[6] < strengths.block_drop else 0
+    first = _below(words[8], bands - length + 1)
+    start, step = words[19], words[20] | 1
+    for c in range(np.uint64(bands)):
+        # the bits stand for a signed number, which is to lie above its lowest by the chance
+        keep[c] = _mix_bits(np.int64(c) * step + start) ^ 0x80000000 >= strengths.band_drop
+    keep[first : first + length] = False
+
+
+@_compile
+def _draw_pixels(words, strengths, centre, rows, cols, valid, pixel, gone):
+    """Fill the flat numbers of a patch's pixels, and which are to be 0, both (P P,); see `patch`."""
+    size = round(np.sqrt(len(pixel)))
+    reach = (size - 1) // 2
+    row = centre[0] - reach + _below(words[0], 2 * strengths.jitter + 1) - strengths.jitter
+    col = centre[1] - reach + _below(words[1], 2 * strengths.jitter + 1) - strengths.jitter
+    quarter = _below(words[2], 4) * strengths.turn
+    # a quarter turn is a transposition and a mirror; half a turn mirrors both ways
+    mirror_rows = (words[3] < strengths.flip) != (quarter >= 2)
+    mirror_cols = (words[4] < strengths.flip) != ((quarter + 1) % 4 >= 2)
+    side = 1 + _below(words[10], strengths.side) if words[9] < strengths.cutout else 0
+    top, left = _below(words[11], size - side + 1), _below(words[12], size - side + 1)
+    for a in range(size):
+        for b in range(size):
+            i, j = (b, a) if quarter % 2 == 1 else (a, b)
+            i = size - 1 - i if mirror_rows else i
+            j = size - 1 - j if mirror_cols else j
+            at = _mirror(row + i, rows) * cols + _mirror(col + j, cols)
+            cut = top <= a < top + side and left <= b < left + side and not (a == reach and b == reach)
+            pixel[a * size + b] = at
+            gone[a * size + b] = cut or (len(valid) > 0 and not valid[at])
+
+
+@_compile
+def _below(word, n):
+    """Return a whole number in 0 ... n - 1 from a 32-bit word."""
+    return (word * n) >> 32
+
+
+@_compile
+def _mirror(index, size):
+    """Reflect an index into 0 ... size - 1 without repeating the edge."""
+    if size == 1:
+        return 0
+    period = 2 * (size - 1)
+    folded = index % period
+    return folded if folded < size else period - folded
+
+
+@_inline
+def _philox(key, c0, c1, c2, c3):
+    """Return four words of a counter of four words; see `hsssl_kernels.random.philox`."""
+    k0, k1 = key & _LOW, (key >> 32) & _LOW
+    for _ in range(10):
+        # int64 wraps, and its upper half is that of the unsigned product once the sign is masked off
+        a, b = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c2 = ((b >> 32) & _LOW) ^ c1 ^ k0, ((a >> 32) & _LOW) ^ c3 ^ k1
+        c1, c3 = b & _LOW, a & _LOW
+        k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
+    return c0, c1, c2, c3
+
+
+@_inline
+def _mix_bits(word):
+    """Mix the low 32 bits of a word; see `hsssl_kernels.random.mix_bits`."""
+    x = word & _LOW
+    x = ((x ^ (x >> 17)) * 0xED5AD4BB) & _LOW
+    x = ((x ^ (x >> 11)) * 0xAC4C1B51) & _LOW
+    x = ((x ^ (x >> 15)) * 0x31848BAB) & _LOW
+    return x ^ (x >> 14)
+
+
+@_inline
+def _normals(word):
+    """Return the normal numbers of a word's low and high half; see `hsssl_kernels.random.normals`."""
+    sums = (word & 0xFF00FF) + ((word >> 8) & 0xFF00FF)
+    return _bend(sums & 0x1FF), _bend(sums >> 16)
+
+
+@_inline
+def _bend(total):
+    s = np.float32(total - 255)
+    square = s * s
+    return ((((square * _A4 + _A3) * square + _A2) * square + _A1) * square + _A0) * s
