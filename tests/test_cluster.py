@@ -128,7 +128,7 @@ def test_every_method_finds_the_stripes(method: str) -> None:
 def test_learnt_methods_give_a_map(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from hsssl.cluster import methods
 
-    monkeypatch.setattr(methods, "_STEPS", 12)
+    monkeypatch.setattr(methods, "PRETRAINING_STEPS", 12)
     cube, _ = striped(12, 18)
     found = hsssl.cluster(cube, clusters=3, method=method)
     assert found.shape == (12, 18)

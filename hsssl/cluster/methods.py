@@ -18,12 +18,13 @@ from hsssl.cluster.features import AveragedComponents, FeatureMap, Pixels, Spect
 from hsssl.cluster.landmarks import Fitted, Votes
 from hsssl.cluster.ridge import ridge_weights
 
-__all__ = ["CLUSTER_METHODS", "AffineRidge", "unit_rows"]
+__all__ = ["CLUSTER_METHODS", "PRETRAINING_STEPS", "AffineRidge", "unit_rows"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.floating[Any]]
 Method = Callable[[Pixels, int, int, IntArray], Fitted]
-_STEPS = 300  # of pretraining
+# Of the two methods that train an encoder on the scene.
+PRETRAINING_STEPS = 300
 _RESIDENT_GIB = 1.0  # what pretraining holds of a scene; of larger ones, strips take turns
 
 
@@ -169,7 +170,7 @@ def _pretrained(
             pixels.cube,
             method,
             out=Path(folder) / "run",
-            steps=_STEPS,
+            steps=PRETRAINING_STEPS,
             seed=seed,
             method_options={"clusters": clusters},
             resident_gib=_RESIDENT_GIB,
