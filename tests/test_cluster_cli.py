@@ -78,4 +78,6 @@ def test_wrong_input_leaves_nothing(scene: Path, capsys: pytest.CaptureFixture[s
     wrong = words(scene, labelled=False)
     wrong[wrong.index(str(scene / "map.tif"))] = str(scene / "map.png")
     assert "end it in .tif" in refused(capsys, wrong)
+    wrong[wrong.index(str(scene / "map.png"))] = str(scene / "map.html")
+    assert "the page about the map has that name" in refused(capsys, wrong)
     assert files(scene) == before

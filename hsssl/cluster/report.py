@@ -34,7 +34,10 @@ _HOW_TO_READ = (
 def cluster_files(out: str | os.PathLike[str]) -> tuple[Path, ...]:
     """Return the files that `write_clusters` writes for ``out``: the map, its picture and its page."""
     maps = (Path(out),) if is_geotiff(out) else envi_paths(out)
-    return (*maps, quicklook_path(out), Path(out).with_suffix(".html"))
+    page = Path(out).with_suffix(".html")
+    if page in maps:
+        raise ValueError(f"{out}: the page about the map has that name; end the map in .tif, .hdr or .img")
+    return (*maps, quicklook_path(out), page)
 
 
 def refuse_clusters(out: str | os.PathLike[str], *, overwrite: bool) -> None:
