@@ -14,8 +14,8 @@ __all__ = ["KEPT_BYTES", "KeptBlocks", "cut_parts"]
 
 #: What a file's decoded blocks may take while they are kept, in bytes: as much as a scene that is read whole.
 KEPT_BYTES = 2**29
-# Thin strips are kept several at a time, and read up to so many bytes at a time.
-_LEAST_ROWS = 16
+# Smaller blocks than of so many rows and columns are kept several at a time; read, up to so many bytes.
+_LEAST = (16, 64)
 _READ_BYTES = 2**24
 
 Window = tuple[slice, slice]
@@ -36,6 +36,8 @@ class KeptBlocks:
         Rows and columns of the image.
     block : tuple of 2 int
         Rows and columns of the file's blocks; a strip is as wide as the image.
+    dtype : dtype
+        Of the values.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class KeptBlocks:
         dtype: np.dtype[Any],
     ) -> None:
         self.read_window, self.shape, self.dtype = read_window, shape, dtype
-        self.block = (-(-_LEAST_ROWS // block[0]) * block[0], block[1])
+        self.block = (_several(block[0], _LEAST[0]), _several(block[1], min(_LEAST[1], shape[1])))
         self._kept: OrderedDict[tuple[bytes, int, int], NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -67,14 +69,11 @@ class KeptBlocks:
         with self._lock:
             blocks = self._blocks(places, bands, size)
             shape = (rows.stop - rows.start, cols.stop - cols.start, len(bands))
-            out: NDArray[Any] = np.empty_like(
-                blocks[0], shape=shape
-            )  # bands outermost, if they are in blocks
+            # In the order of the blocks, whose bands are outermost in many formats.
+            out: NDArray[Any] = np.empty_like(blocks[0], shape=shape)
             for (i, j), block in zip(places, blocks, strict=True):
-                (to_row, from_row), (to_col, from_col) = (
-                    _shared(rows, i * high, high),
-                    _shared(cols, j * wide, wide),
-                )
+                to_row, from_row = _shared(rows, i * high, high)
+                to_col, from_col = _shared(cols, j * wide, wide)
                 out[to_row, to_col] = block[from_row, from_col]
         return out
 
@@ -135,6 +134,11 @@ def cut_parts(
         for left in range(0, cols, wide):
             for start in range(top, bottom, step):
                 yield slice(start, min(start + step, bottom)), slice(left, min(left + wide, cols))
+
+
+def _several(size: int, least: int) -> int:
+    """Return the least multiple of ``size`` that is at least ``least``."""
+    return -(-least // size) * size
 
 
 def _shared(span: slice, start: int, size: int) -> tuple[slice, slice]:
