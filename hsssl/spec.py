@@ -165,8 +165,9 @@ def spec_of(encoder: nn.Module) -> EncoderSpec:
 def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
     """Return the bands of ``cube`` that the encoder takes, in its order, with the normalisation to use.
 
-    A cube of a sensor seen in training gets that sensor's bands and stored statistics. Another
-    sensor's cube is prepared by itself, with its own statistics; that is said aloud.
+    A cube of a sensor seen in training gets that sensor's bands and stored statistics: its own where it was
+    among the training cubes, else those of the first. Another sensor's cube is prepared by itself, with its
+    own statistics; that is said aloud.
 
     Raises
     ------
@@ -174,7 +175,8 @@ def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
         If the encoder cannot take this cube: trained on band numbers, or made for fixed bands,
         and the cube has others; or the cube has no wavelengths.
     """
-    for sensor in spec.sensors:
+    # of several scenes of a sensor, the cube itself comes first: it was seen with its own statistics
+    for sensor in sorted(spec.sensors, key=lambda s: s.source != cube.source):
         found = sensor.find_bands(cube)
         if found is not None:
             return cube.take_bands(found), sensor

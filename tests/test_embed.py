@@ -90,6 +90,17 @@ def test_stored_normalisation_is_used_on_the_same_sensor():
     assert np.abs(embed(encoder, brighter) - embed(encoder, cube(seed=0))).max() > 0.05
 
 
+def test_of_several_scenes_of_a_sensor_each_has_its_own_normalisation():
+    first, second, unseen = cube(seed=0), cube(seed=1), cube(seed=2)
+    spec = encoder_for(first).spec
+    spec = replace(spec, sensors=tuple(Sensor.of(prepare(scene)) for scene in (first, second)))
+    assert [fit_cube(spec, scene)[1].source for scene in (first, second, unseen)] == [
+        "cube0",
+        "cube1",
+        "cube0",
+    ]
+
+
 def test_unsorted_files_and_dropped_bands_are_matched_by_file_number():
     """The raw cube, its prepared form and a shuffled selection give the same features."""
     scene = cube()

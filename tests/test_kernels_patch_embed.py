@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hsssl_kernels import spectral_patch_embed
-from hsssl_kernels.spectral_patch_embed import blocked
+from hsssl_kernels.spectral_patch_embed import blocked, gather
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.reference import cut_windows, spectral_patch_embed_reference
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
@@ -107,7 +107,11 @@ def assert_as_good_as_torch(named: dict[str, Any], dtype: torch.dtype, eps: floa
 
 @CASE
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_as_good_as_plain_torch(case: tuple[tuple[int, ...], str], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("loops", [True, False])
+def test_as_good_as_plain_torch(
+    case: tuple[tuple[int, ...], str], dtype: torch.dtype, loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "compiles_loops", lambda: loops)
     assert_as_good_as_torch(draw(case, dtype), dtype, max(1e-6, torch.finfo(dtype).eps))
 
 
@@ -135,7 +139,11 @@ def test_threads_change_nothing(case: tuple[tuple[int, ...], str], monkeypatch: 
 
 @pytest.mark.parametrize("share", [1, 4, 20])
 @pytest.mark.parametrize("name", ["visible", "cube"])
-def test_few_and_many_visible_tokens(name: str, share: int) -> None:
+@pytest.mark.parametrize("loops", [True, False])
+def test_few_and_many_visible_tokens(
+    name: str, share: int, loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "compiles_loops", lambda: loops)
     named = draw(((3, 21, 12, 12, 3, 4, 5), CASES[name][1]), torch.float32)
     order = torch.rand(3, 96, generator=torch.Generator().manual_seed(1)).argsort(1)
     assert_as_good_as_torch(named | {"visible": order[:, : 96 // share]}, torch.float32, 1e-6)

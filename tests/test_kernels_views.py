@@ -173,6 +173,15 @@ def test_dropped_and_invalid_values_are_zero_even_of_nan(path: str) -> None:
         assert view.isfinite().all()
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_no_shift_ends_on_an_invalid_pixel(path: str) -> None:
+    data = inputs(n=9)
+    data["valid"][tuple(data["centres"].T)] = True
+    assert not data["valid"].all()
+    for view in views(path, patch_size=1, spec=replace(NONE, jitter=6), **data):
+        assert (view != 0).any(1).all()
+
+
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_op_is_well_registered_and_empty_batches_pass(backend: str) -> None:
     data = inputs(n=2)

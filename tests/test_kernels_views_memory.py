@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -45,6 +47,24 @@ def test_an_error_in_a_thread_is_raised_here() -> None:
         run_apart(part, [slice(0, 1), slice(1, 2)], 2)
     assert set(done) == {1}
     torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    script = (
+        "import os, torch\n"
+        "from hsssl_kernels.spectral_views.parallel import run_apart\n"
+        "torch.set_num_threads(2)\n"
+        "halves = [slice(0, 1), slice(1, 2)]\n"
+        "run_apart(lambda part: None, halves, 2)\n"
+        "child = os.fork()\n"
+        "done = []\n"
+        "run_apart(lambda part: done.append(part.start), halves, 2)\n"
+        "assert sorted(done) == [0, 1]\n"
+        "assert torch.get_num_threads() == 2\n"
+        "os._exit(0) if child == 0 else os._exit(os.waitpid(child, 0)[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux alone")

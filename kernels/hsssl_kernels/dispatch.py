@@ -11,7 +11,15 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_COLUMNS", "Backend", "choose_backend", "interpreting", "register", "runs_triton"]
+__all__ = [
+    "MAX_COLUMNS",
+    "Backend",
+    "choose_backend",
+    "compiles_loops",
+    "interpreting",
+    "register",
+    "runs_triton",
+]
 
 Backend = Literal["auto", "triton", "torch"]
 
@@ -53,6 +61,16 @@ def runs_triton(device: torch.device) -> bool:
     Triton compiles for nothing older, and torch has no Triton for other accelerators (MPS).
     """
     return device.type == "cuda" and _has_triton() and _is_recent(device)
+
+
+@functools.cache
+def compiles_loops() -> bool:
+    """Return whether Numba is installed and, by NUMBA_DISABLE_JIT, not told to leave loops to Python."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    import numba
+
+    return not numba.config.DISABLE_JIT
 
 
 def _is_recent(device: torch.device) -> bool:

@@ -8,7 +8,7 @@ blocks of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.spectral_patch_embed.gather import (
+    TokenGatherer,
     in_memory_order,
     in_weight_order,
     run_of_tokens,
     sample_gatherer,
-    token_gatherer,
+    takes_loops,
+    token_gatherers,
 )
 from hsssl_kernels.spectral_patch_embed.table import table_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
@@ -53,6 +55,7 @@ def embed_blocked(
     stats = weight_t.new_empty(2, len(before))
     affine = None if norm is None else (norm[0].to(wide), norm[1].to(wide), norm[2])
     in_place = weight.dtype == wide and norm is None
+    gatherers = None if _by_samples(work, grouped) else token_gatherers(work, wide)
 
     def finish(place: slice | Tensor, rows: Tensor) -> None:
         if keep:
@@ -65,7 +68,7 @@ def embed_blocked(
 
     @torch.no_grad()  # the mode is a thread's own
     def part(units: slice) -> None:
-        for place, token, block in _blocks(work, units, wide, grouped, dim):
+        for place, token, block in _blocks(work, units, wide, grouped, dim, gatherers):
             if isinstance(place, slice):
                 rows = tokens[place] if in_place else weight_t.new_empty(place.stop - place.start, dim)
                 _project(work, token, block, weight_t, table, rows)
@@ -89,13 +92,14 @@ def weight_grad_blocked(work: Work, gradient: Tensor, grouped: bool, rows: int) 
     wide, dim = compute_dtype(gradient), gradient.shape[2]
     gradient = gradient.reshape(-1, dim)
     found: dict[int, tuple[Tensor, Tensor]] = {}
+    gatherers = None if _by_samples(work, grouped) else token_gatherers(work, wide)
 
     @torch.no_grad()  # the mode is a thread's own
     def part(units: slice) -> None:
         # u^T dy and not dy^T u: with few values in a token that is seven times as fast
         by_weight = gradient.new_zeros(work.groups if grouped else 1, work.values, dim, dtype=wide)
         by_table = gradient.new_zeros(rows, dim, dtype=wide)
-        for place, token, block in _blocks(work, units, wide, grouped, dim):
+        for place, token, block in _blocks(work, units, wide, grouped, dim, gatherers):
             dy = gradient[place].to(wide)
             g = int(token[0]) // work.space if grouped and token is not None else 0
             if block.ndim == 3:
@@ -140,7 +144,7 @@ def _by_samples(work: Work, grouped: bool) -> bool:
     That takes half of the time a token that picking single ones does, or a seventh where values are
     picked one by one.
     """
-    dearer = 8 if run_of_tokens(work) == 1 else 2
+    dearer = 8 if run_of_tokens(work) == 1 and not takes_loops(work) else 2
     return work.visible is None or not (grouped or dearer * work.kept < work.groups * work.space)
 
 
@@ -149,14 +153,21 @@ def _parts(work: Work, grouped: bool, dim: int) -> list[slice]:
     units = work.batch if _by_samples(work, grouped) else work.batch * work.kept
     threads = torch.get_num_threads() if work.x.device.type == "cpu" else 1
     size = work.batch * work.kept * (work.values + dim)
-    # two parts a thread, so that one held up by another program leaves work to the others
-    parts = 2 * threads if threads > 1 and size >= threads * _PART else 1
+    parts = 1
+    if threads > 1 and size >= threads * _PART:
+        # two parts a thread, so that one held up by another program leaves work to the others
+        parts = 2 * threads if size >= 4 * threads * _PART else threads
     step = max(1, -(-units // parts))
     return [slice(first, min(first + step, units)) for first in range(0, max(1, units), step)]
 
 
 def _blocks(
-    work: Work, units: slice, wide: torch.dtype, grouped: bool, dim: int
+    work: Work,
+    units: slice,
+    wide: torch.dtype,
+    grouped: bool,
+    dim: int,
+    gatherers: Callable[[int], TokenGatherer] | None,
 ) -> Iterator[tuple[slice | Tensor, Tensor | None, Tensor]]:
     """Yield slots of the output, the numbers of their tokens where only some are wanted, and their values.
 
@@ -164,11 +175,11 @@ def _blocks(
     weight. Slots that are no slice are of one group.
     """
     most = _VALUES if work.x.device.type == "cpu" else _LARGE
-    if _by_samples(work, grouped):
+    if gatherers is None:
         of_sample = work.groups * work.space * work.values + work.kept * dim
         yield from _sample_blocks(work, units, wide, grouped, most // of_sample)
     else:
-        yield from _token_blocks(work, units, wide, grouped, most // (work.values + dim))
+        yield from _token_blocks(work, units, gatherers, grouped, most // (work.values + dim))
 
 
 def _sample_blocks(
@@ -192,12 +203,12 @@ def _sample_blocks(
 
 
 def _token_blocks(
-    work: Work, slots: slice, wide: torch.dtype, grouped: bool, most: int
+    work: Work, slots: slice, gatherers: Callable[[int], TokenGatherer], grouped: bool, most: int
 ) -> Iterator[tuple[slice | Tensor, Tensor, Tensor]]:
     assert work.visible is not None
     first, last = slots.start, slots.stop
     step = max(1, min(last - first, most))
-    gather = token_gatherer(work, step, wide)
+    gather = gatherers(step)
     order = work.order[slots] if grouped and work.order is not None else None
     number, sample = work.visible.reshape(-1), torch.arange(work.batch, device=work.x.device)
     number = number[slots] if order is None else number[order]

@@ -22,6 +22,7 @@ from torch import Tensor
 from hsssl_kernels.launch import view_block
 from hsssl_kernels.random import NORMAL_COEFFICIENTS, stream_key
 from hsssl_kernels.spectral_views.draws import NOISE, Draws, affine, draw
+from hsssl_kernels.spectral_views.patch import view_centres
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["VIEW_OPTIONS", "launch_spectral_views"]
@@ -197,7 +198,7 @@ def launch_spectral_views(
     grid = (2 * batch * triton.cdiv(patch_size**2, block_p), triton.cdiv(bands, block_c))
     _spectral_views_kernel[grid](
         cube_ptr=cube.contiguous(),
-        choice_ptr=_choices(drawn, centres),
+        choice_ptr=_choices(drawn, view_centres(centres.repeat(2, 1), drawn.shift, valid)),
         mean_ptr=mean.contiguous(),
         slope_ptr=slope.contiguous(),
         level_ptr=slope if level is None else level.contiguous(),
@@ -227,11 +228,10 @@ def launch_spectral_views(
     return a, b
 
 
-def _choices(drawn: Draws, centres: Tensor) -> Tensor:
+def _choices(drawn: Draws, at: Tensor) -> Tensor:
     """Return (2B, 8) int32: shifted centre, symmetry in three bits, whether to smooth, the cut-out."""
-    choices = torch.zeros(2 * len(centres), 8, dtype=torch.int32, device=centres.device)
-    both = centres.repeat(2, 1)
-    choices[:, :2] = both if drawn.shift is None else both + drawn.shift
+    choices = torch.zeros(len(at), 8, dtype=torch.int32, device=at.device)
+    choices[:, :2] = at
     if drawn.symmetry is not None:
         choices[:, 2] = drawn.symmetry[:, 0] + 2 * drawn.symmetry[:, 1] + 4 * drawn.symmetry[:, 2]
     if drawn.smooth is not None:

@@ -5,8 +5,7 @@ threads wait for each other; here they are loops too.
 
 A tile of pixels is made bands last, as the cube is read, and turned to bands first while it is in the
 cache. Every product and sum is rounded by itself. Sizes are unsigned: an index that may be negative, as in
-Python, keeps loops from becoming vector instructions, at five times the cost. All loops stand in one
-file, because Numba compiles anew what it kept only when this file changes.
+Python, keeps loops from becoming vector instructions, at five times the cost.
 """
 
 # The bodies of compiled functions hold no Python types.
@@ -16,21 +15,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from hsssl_kernels.loops import compile_and_keep, compile_inline, compile_part
 from hsssl_kernels.random import NORMAL_COEFFICIENTS
 from hsssl_kernels.spectral_views.draws import CHOICES, NOISE, WORDS
 from hsssl_kernels.spectral_views.noise import GROUP
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["Strengths", "make_views", "strengths_of"]
-
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
-# Functions called are not kept by themselves: as machine code they could not become part of their callers.
-_compile = numba.njit(**_OPTIONS)
-# For loops that are to become vector instructions, LLVM's own inlining comes too late.
-_inline = numba.njit(inline="always", **_OPTIONS)
 
 _LOW = 0xFFFFFFFF
 _CALLS = WORDS // 4
@@ -84,14 +77,7 @@ def _chance(probability: float) -> int:
     return round(probability * 2**32)
 
 
-def _keep_on_disk(function):
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # neither this folder nor the user's can be written to
-        return numba.njit(**_OPTIONS)(function)
-
-
-@_keep_on_disk
+@compile_and_keep
 def make_views(cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b):
     """Write views a and b (n, C, P P) of samples (n,) around centres (n, 2); valid (rows cols,) or (0,)."""
     rows, cols, bands = cube.shape
@@ -118,7 +104,7 @@ def make_views(cube, valid, mean, scale, cosines, strengths, key, centres, sampl
             _write(made, n, first, keep, gone, b[i] if view else a[i])
 
 
-@_compile
+@compile_part
 def _normalise(raw, pixel, first, n, mean, slope, level, made):
     for p in range(n):
         at = pixel[first + p]
@@ -126,7 +112,7 @@ def _normalise(raw, pixel, first, n, mean, slope, level, made):
             made[p, c] = (np.float32(raw[at, c]) - mean[c]) * slope[c] + level[c]
 
 
-@_compile
+@compile_part
 def _smooth(made, n):
     """Smooth n spectra by (1, 2, 1) / 4 over bands; an edge band stands in for the missing one."""
     last = np.uint64(made.shape[1]) - _1
@@ -139,7 +125,7 @@ def _smooth(made, n):
         made[p, last] = _HALF * here + _QUARTER * (before + here)
 
 
-@_compile
+@compile_part
 def _add_noise(made, n, white, noise, first, pixels, key, view, sample):
     for p in range(_0, n, _GROUP):
         _draw_noise(white, (first + p) // _GROUP, pixels, key, view, sample)
@@ -148,7 +134,7 @@ def _add_noise(made, n, white, noise, first, pixels, key, view, sample):
                 made[p + q, c] += white[q, c] * noise
 
 
-@_compile
+@compile_part
 def _draw_noise(white, group, pixels, key, view, sample):
     """Draw normal numbers (8, C) of a group of pixels; see `noise.element_noise`."""
     group, groups = np.int64(group), (pixels + GROUP - 1) // GROUP
@@ -161,7 +147,7 @@ def _draw_noise(white, group, pixels, key, view, sample):
         white[6, c], white[7, c] = _normals(e)
 
 
-@_compile
+@compile_part
 def _write(made, n, first, keep, gone, out):
     for p in range(n):
         if gone[first + p]:
@@ -175,7 +161,7 @@ def _write(made, n, first, keep, gone, out):
                 out[c, first + p] = _ZERO
 
 
-@_compile
+@compile_part
 def _draw_words(key, sample, view, words):
     """Fill ``words`` (24,) int64; see `draws.draw_words`."""
     for call in range(_CALLS):
@@ -184,13 +170,13 @@ def _draw_words(key, sample, view, words):
             words[k * _CALLS + call] = found[k]
 
 
-@_compile
+@compile_part
 def _is_smoothed(words, strengths):
     """Return whether the view's spectra are smoothed."""
     return words[5] < strengths.smooth
 
 
-@_compile
+@compile_part
 def _draw_bands(words, strengths, mean, scale, cosines, slope, level, keep):
     """Fill slope, level and keep, all (C,), of ``keep ((x - mean) slope + level)``; see `draws.affine`."""
     bands = len(mean)
@@ -214,13 +200,16 @@ def _draw_bands(words, strengths, mean, scale, cosines, slope, level, keep):
     keep[first : first + length] = False
 
 
-@_compile
+@compile_part
 def _draw_pixels(words, strengths, centre, rows, cols, valid, pixel, gone):
     """Fill the flat numbers of a patch's pixels, and which are to be 0, both (P P,); see `patch`."""
     size = round(np.sqrt(len(pixel)))
     reach = (size - 1) // 2
-    row = centre[0] - reach + _below(words[0], 2 * strengths.jitter + 1) - strengths.jitter
-    col = centre[1] - reach + _below(words[1], 2 * strengths.jitter + 1) - strengths.jitter
+    row = centre[0] + _below(words[0], 2 * strengths.jitter + 1) - strengths.jitter
+    col = centre[1] + _below(words[1], 2 * strengths.jitter + 1) - strengths.jitter
+    if len(valid) > 0 and not valid[_mirror(row, rows) * cols + _mirror(col, cols)]:
+        row, col = centre[0], centre[1]
+    row, col = row - reach, col - reach
     quarter = _below(words[2], 4) * strengths.turn
     # a quarter turn is a transposition and a mirror; half a turn mirrors both ways
     mirror_rows = (words[3] < strengths.flip) != (quarter >= 2)
@@ -238,13 +227,13 @@ def _draw_pixels(words, strengths, centre, rows, cols, valid, pixel, gone):
             gone[a * size + b] = cut or (len(valid) > 0 and not valid[at])
 
 
-@_compile
+@compile_part
 def _below(word, n):
     """Return a whole number in 0 ... n - 1 from a 32-bit word."""
     return (word * n) >> 32
 
 
-@_compile
+@compile_part
 def _mirror(index, size):
     """Reflect an index into 0 ... size - 1 without repeating the edge."""
     if size == 1:
@@ -254,7 +243,7 @@ def _mirror(index, size):
     return folded if folded < size else period - folded
 
 
-@_inline
+@compile_inline
 def _philox(key, c0, c1, c2, c3):
     """Return four words of a counter of four words; see `hsssl_kernels.random.philox`."""
     k0, k1 = key & _LOW, (key >> 32) & _LOW
@@ -267,7 +256,7 @@ def _philox(key, c0, c1, c2, c3):
     return c0, c1, c2, c3
 
 
-@_inline
+@compile_inline
 def _mix_bits(word):
     """Mix the low 32 bits of a word; see `hsssl_kernels.random.mix_bits`."""
     x = word & _LOW
@@ -277,14 +266,14 @@ def _mix_bits(word):
     return x ^ (x >> 14)
 
 
-@_inline
+@compile_inline
 def _normals(word):
     """Return the normal numbers of a word's low and high half; see `hsssl_kernels.random.normals`."""
     sums = (word & 0xFF00FF) + ((word >> 8) & 0xFF00FF)
     return _bend(sums & 0x1FF), _bend(sums >> 16)
 
 
-@_inline
+@compile_inline
 def _bend(total):
     s = np.float32(total - 255)
     square = s * s

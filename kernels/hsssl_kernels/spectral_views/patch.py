@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["inside_cut", "patch_pixels"]
+__all__ = ["inside_cut", "patch_pixels", "view_centres"]
+
+
+def view_centres(centres: Tensor, shift: Tensor | None, valid: Tensor | None) -> Tensor:
+    """Return (n, 2) shifted centres, but those unshifted that would come to lie on an invalid pixel."""
+    if shift is None or valid is None:
+        return centres if shift is None else centres + shift
+    at = centres + shift
+    row, col = (_mirror(i, n) for i, n in zip(at.unbind(1), valid.shape, strict=True))
+    return torch.where(valid[row, col].unsqueeze(1), at, centres)
 
 
 def patch_pixels(

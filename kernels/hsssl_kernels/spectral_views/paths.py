@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.spectral_views.blocked import spectral_views_blocked
 
-__all__ = ["compiles_loops", "views_by"]
+__all__ = ["views_by"]
 
 
 def views_by(backend: str, cube: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -26,13 +25,3 @@ def views_by(backend: str, cube: Tensor) -> Callable[..., tuple[Tensor, Tensor]]
 
         return spectral_views_compiled
     return spectral_views_blocked
-
-
-@functools.cache
-def compiles_loops() -> bool:
-    """Return whether Numba is installed and, by NUMBA_DISABLE_JIT, not told to leave loops to Python."""
-    if importlib.util.find_spec("numba") is None:
-        return False
-    import numba
-
-    return not numba.config.DISABLE_JIT

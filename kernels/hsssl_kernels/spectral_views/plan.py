@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hsssl_kernels.spectral_views.draws import Draws, affine
 from hsssl_kernels.spectral_views.noise import noise_rows
-from hsssl_kernels.spectral_views.patch import inside_cut, patch_pixels
+from hsssl_kernels.spectral_views.patch import inside_cut, patch_pixels, view_centres
 
 __all__ = ["Block", "Scene", "plan"]
 
@@ -50,7 +50,7 @@ def plan(scene: Scene, drawn: Draws, centres: Tensor, sizes: list[int]) -> list[
     pixels = scene.patch_size**2
     if scene.cube.shape[2] == 1:  # a band alone is smooth
         drawn = drawn._replace(smooth=None)
-    at = centres if drawn.shift is None else centres + drawn.shift
+    at = view_centres(centres, drawn.shift, scene.valid)
     pixel = patch_pixels(scene.cube.shape[:2], at, scene.patch_size, drawn.symmetry)
     slope, level = _affine(scene, drawn)
     noise = sigma = dropped = None

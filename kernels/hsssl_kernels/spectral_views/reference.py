@@ -8,7 +8,7 @@ from torch import Tensor
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.draws import affine, draw
 from hsssl_kernels.spectral_views.noise import element_noise
-from hsssl_kernels.spectral_views.patch import inside_cut, patch_pixels
+from hsssl_kernels.spectral_views.patch import inside_cut, patch_pixels, view_centres
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["smooth_bands", "spectral_views_reference"]
@@ -34,9 +34,8 @@ def spectral_views_reference(
     ids = torch.arange(batch, device=cube.device) if sample_ids is None else sample_ids
     drawn = draw(spec, ids, bands, patch_size, key)
     both = centres.repeat(2, 1)  # (2B, 2)
-    pixel = patch_pixels(
-        cube.shape[:2], both if drawn.shift is None else both + drawn.shift, patch_size, drawn.symmetry
-    )
+    at = view_centres(both, drawn.shift, valid)
+    pixel = patch_pixels(cube.shape[:2], at, patch_size, drawn.symmetry)
     slope, level = affine(drawn, mean, scale)
     x = cube.to(torch.float32).reshape(-1, bands)[pixel]  # (2B, P P, C)
     x = (x - mean) * slope.unsqueeze(1)

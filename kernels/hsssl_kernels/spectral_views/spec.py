@@ -24,7 +24,8 @@ class ViewSpec:
         Turn by 0, 90, 180 or 270 degrees with equal chance.
     jitter : int
         Largest shift of the centre in pixels, uniform over the square; two views of a sample then
-        lie up to twice as far apart. A neighbour is a positive.
+        lie up to twice as far apart. A neighbour is a positive; an invalid pixel is none, so that a shift
+        onto one is not made.
     gain : float
         Standard deviation of an independent relative gain of each band.
     offset : float
