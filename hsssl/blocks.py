@@ -17,6 +17,8 @@ KEPT_BYTES = 2**29
 # Smaller blocks than of so many rows and columns are kept several at a time; read, up to so many bytes.
 _LEAST = (16, 64)
 _READ_BYTES = 2**24
+# A tile is about so many rows and columns with its halo; larger blocks are kept in parts of that, if need be.
+_TILE = 320
 
 Window = tuple[slice, slice]
 
@@ -32,10 +34,11 @@ class KeptBlocks:
     ----------
     read_window : callable
         Of the file, see `hsssl.lazy.ReadWindow`.
-    shape : tuple of 2 int
-        Rows and columns of the image.
+    shape : tuple of 3 int
+        Rows, columns and bands of the image.
     block : tuple of 2 int
-        Rows and columns of the file's blocks; a strip is as wide as the image.
+        Rows and columns of the file's blocks; a strip is as wide as the image. Of blocks too large to be kept
+        beside each other, such as strips of a very wide image, parts are kept, and decoded each by itself.
     dtype : dtype
         Of the values.
     """
@@ -43,12 +46,13 @@ class KeptBlocks:
     def __init__(
         self,
         read_window: Callable[[slice, slice, NDArray[np.int64]], NDArray[Any]],
-        shape: tuple[int, int],
+        shape: tuple[int, int, int],
         block: tuple[int, int],
         dtype: np.dtype[Any],
     ) -> None:
         self.read_window, self.shape, self.dtype = read_window, shape, dtype
         self.block = (_several(block[0], _LEAST[0]), _several(block[1], min(_LEAST[1], shape[1])))
+        self._part = _that_fit(*self.block, shape[2] * dtype.itemsize)
         self._kept: OrderedDict[tuple[bytes, int, int], NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -57,7 +61,7 @@ class KeptBlocks:
 
     def __call__(self, rows: slice, cols: slice, bands: NDArray[np.int64]) -> NDArray[Any]:
         """Read a window; see `hsssl.lazy.ReadWindow`."""
-        high, wide = self.block
+        high, wide = self._part
         places = [
             (i, j)
             for j in range(cols.start // wide, -(-cols.stop // wide))
@@ -89,21 +93,26 @@ class KeptBlocks:
         held = sum(block.nbytes for block in kept.values()) + len(missing) * size
         while kept and held > KEPT_BYTES:
             held -= kept.popitem(last=False)[1].nbytes
-        for run in _runs(missing, most=max(1, _READ_BYTES // size)):
+        if self._part[1] < self.block[1]:  # parts beside each other are decoded together
+            runs = _runs(sorted(missing), (0, 1), most=len(missing))
+        else:
+            runs = _runs(missing, (1, 0), most=max(1, _READ_BYTES // size))
+        for run in runs:
             for (i, j), block in zip(run, self._decode(run, bands), strict=True):
                 kept[key, i, j] = block
         return [kept[key, i, j] for i, j in places]
 
     def _decode(self, run: list[tuple[int, int]], bands: NDArray[np.int64]) -> list[NDArray[Any]]:
-        """Read blocks that lie one below the other."""
-        (high, wide), (first, j) = self.block, run[0]
-        rows = slice(first * high, min((run[-1][0] + 1) * high, self.shape[0]))
-        cols = slice(j * wide, min((j + 1) * wide, self.shape[1]))
+        """Read blocks, or parts of them, that lie in a row or in a column."""
+        (high, wide), (top, left), (bottom, right) = self._part, run[0], run[-1]
+        rows = slice(top * high, min((bottom + 1) * high, self.shape[0]))
+        cols = slice(left * wide, min((right + 1) * wide, self.shape[1]))
         values = np.asarray(self.read_window(rows, cols, bands), dtype=self.dtype)
         if len(run) == 1:
             return [values]
+        corners = [((i - top) * high, (j - left) * wide) for i, j in run]
         # Copies, so that one that stays does not keep all the others.
-        return [np.array(values[n * high : (n + 1) * high]) for n in range(len(run))]
+        return [np.array(values[row : row + high, col : col + wide]) for row, col in corners]
 
 
 def cut_parts(
@@ -136,6 +145,16 @@ def cut_parts(
                 yield slice(start, min(start + step, bottom)), slice(left, min(left + wide, cols))
 
 
+def _that_fit(high: int, wide: int, pixel_bytes: int) -> tuple[int, int]:
+    """Return what is kept of a block at a time: all of it, or so much that two lie beside each other."""
+    most = KEPT_BYTES // (2 * _TILE * pixel_bytes)  # columns
+    if wide > 2 * most:
+        wide = min(wide, max(_LEAST[1], most // _LEAST[1] * _LEAST[1]))
+    if high * wide * pixel_bytes > KEPT_BYTES // 4:
+        high = min(high, 256)
+    return high, wide
+
+
 def _several(size: int, least: int) -> int:
     """Return the least multiple of ``size`` that is at least ``least``."""
     return -(-least // size) * size
@@ -147,11 +166,11 @@ def _shared(span: slice, start: int, size: int) -> tuple[slice, slice]:
     return slice(first - span.start, last - span.start), slice(first - start, last - start)
 
 
-def _runs(places: list[tuple[int, int]], most: int) -> list[list[tuple[int, int]]]:
-    """Join places that lie one below the other, up to ``most`` of them."""
+def _runs(places: list[tuple[int, int]], step: tuple[int, int], most: int) -> list[list[tuple[int, int]]]:
+    """Join places of which each is a step from the one before, up to ``most`` of them."""
     runs: list[list[tuple[int, int]]] = []
     for i, j in places:
-        if runs and runs[-1][-1] == (i - 1, j) and len(runs[-1]) < most:
+        if runs and runs[-1][-1] == (i - step[0], j - step[1]) and len(runs[-1]) < most:
             runs[-1].append((i, j))
         else:
             runs.append([(i, j)])

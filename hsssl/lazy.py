@@ -174,7 +174,7 @@ def load_or_defer(
     if lazy is None:
         lazy = values.nbytes > RESIDENT_BYTES
     if lazy:
-        kept = None if block is None else KeptBlocks(read_window, (rows, cols), block, native)
+        kept = None if block is None else KeptBlocks(read_window, shape, block, native)
         return values if kept is None else replace(values, read_window=kept)
     try:
         return np.asarray(values)

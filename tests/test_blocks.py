@@ -123,6 +123,28 @@ def test_tiles_come_block_by_block():
     ]
 
 
+def test_of_strips_too_wide_to_be_kept_parts_are(monkeypatch):
+    """Strips of a row, 100 columns wide, of which about 6 columns fit: each tile would decode all of them."""
+    monkeypatch.setattr(stream, "BLOCK", 16)
+    monkeypatch.setattr(stream, "TILE_BYTES", 1)
+    monkeypatch.setattr(blocks, "_LEAST", (4, 4))
+    monkeypatch.setattr(blocks, "_TILE", 24)
+    monkeypatch.setattr(blocks, "KEPT_BYTES", 24 * 64 * 4 * 4)
+    values = numbers(150, 100, 4)
+    file = InBlocks(values, (1, 100))
+    late = file.lazy()
+    assert (late.block, late.read_window._part) == ((4, 100), (4, 32))
+    for tile in cut_tiles(150, 100, pixel_bytes=1, halo=2, block=late.block):
+        np.testing.assert_array_equal(late[tile.around], values[tile.around])
+    # four parts side by side, and many rows in the halo of the tiles below too; seven tiles take each of them
+    assert max(file.decoded.values()) <= 2 * 4
+    assert sum(file.decoded.values()) < 6 * len(file.decoded)
+    file.decoded.clear()
+    monkeypatch.setattr(import_module("hsssl.prepare"), "_TILE_VALUES", 500)
+    scan_bands(Cube(late))
+    assert set(file.decoded.values()) == {1}
+
+
 def test_what_is_larger_than_is_kept_is_read_as_a_window(monkeypatch):
     monkeypatch.setattr(blocks, "KEPT_BYTES", 0)
     asked = []
@@ -131,7 +153,7 @@ def test_what_is_larger_than_is_kept_is_read_as_a_window(monkeypatch):
         asked.append((rows, cols))
         return numbers(40, 40, 2)[rows, cols][:, :, bands]
 
-    kept = KeptBlocks(read_window, (40, 40), (40, 40), np.dtype(np.int32))
+    kept = KeptBlocks(read_window, (40, 40, 2), (40, 40), np.dtype(np.int32))
     kept(slice(3, 5), slice(7, 8), np.arange(2))
     assert asked == [(slice(3, 5), slice(7, 8))]
 
