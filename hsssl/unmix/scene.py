@@ -85,7 +85,7 @@ def unmix(
     method : str
         Key of `UNMIXERS`. The default is the best on the scenes that it was measured on.
     seed : int
-        Key of all that is drawn. ``pure_pixels`` and ``spa`` draw nothing unless there are more values.
+        Key of all that is drawn. ``pure_pixels`` and ``spa`` draw nothing below that number of values.
     rule : {"signal", "fcls", "nnls"}, optional
         How abundances follow from the endmembers, see `hsssl.unmix.RULES`. None is the method's own: "fcls"
         for vca, nfindr, spa and atgp, "signal" for pure_pixels and daeu, the network for egu_net. "signal"
