@@ -42,6 +42,7 @@ TEMPERATURE = 0.1
 QUEUE_ROWS = 256
 PROTOTYPES = 512
 MEMBERS = 5
+LIBRARY = 32
 Run = Callable[..., Tensor]
 
 
@@ -95,6 +96,17 @@ def _mixtures(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     logits, e = torch.randn(n, MEMBERS, generator=g), torch.rand(MEMBERS, d, generator=g) + 0.05
     x = (logits + 0.3 * torch.randn(n, MEMBERS, generator=g)).softmax(1) @ e
     return [m.to(device, dtype) for m in (logits, e, x)]
+
+
+def _library(n: int, d: int, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Pixels of a scene, and the spectra of a library that each of them is compared with."""
+    g = torch.Generator().manual_seed(n + d)
+    return [(torch.rand(rows, d, generator=g) + 0.05).to(device, dtype) for rows in (n, LIBRARY)]
+
+
+def naive_all_angles(x: Tensor, y: Tensor) -> Tensor:
+    cosine = F.normalize(x) @ F.normalize(y).T
+    return cosine.clamp(-1 + 1e-7, 1 - 1e-7).arccos().mean()
 
 
 def naive_spectral_angle(x: Tensor, y: Tensor) -> Tensor:
@@ -294,6 +306,14 @@ OPS: dict[str, Op] = {
         flops=lambda n, d: 0.0,
         values=lambda n, d: 6.0 * n * d,
         plain=naive_spectral_angle,
+    ),
+    "spectral_angle_all": Op(
+        lambda x, y: spectral_angle(x, y).mean(),
+        lambda x, y: spectral_angle_reference(x, y).mean(),
+        _library,
+        flops=lambda n, d: 6.0 * n * LIBRARY * d,
+        values=lambda n, d: 3.0 * n * d + 3.0 * n * LIBRARY,
+        plain=naive_all_angles,
     ),
     "linear_mixing": Op(
         lambda a, e, x: linear_mixing(a, e, x, loss="sad", softmax=True),

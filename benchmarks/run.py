@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from measure import (
     ceilings,
+    count_cpu_time,
     error,
     extra_peak_mib,
     limit_memory,
@@ -36,6 +37,10 @@ CHECK_ROWS = (1000, 3100)
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if options.cpu_time:
+        if device != "cpu":
+            raise SystemExit("run.py: --cpu-time is for the CPU; leave it out on a GPU")
+        count_cpu_time()
     names = options.op or [*OPS, *OTHERS]
     code = measure_ops([name for name in names if name in OPS], device, options)
     for name in names:
@@ -89,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=list(DTYPES), help="default: bf16 on a GPU, fp32 elsewhere")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     parser.add_argument("--seconds", type=float, default=3.0, help="time spent on each measurement, about")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="time by one thread's CPU time, not the clock"
+    )
     parser.add_argument("--no-peers", action="store_true", help="the fused ops alone")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile of the naive form")
     parser.add_argument("--out", help="write JSON here")

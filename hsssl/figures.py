@@ -119,6 +119,7 @@ def class_maps(
     labels: NDArray[np.integer[Any]] | None = None,
     *,
     class_names: Sequence[str] = (),
+    title: str = "class map",
 ) -> bytes:
     """Show a class map beside the truth in the same colours, with the names below.
 
@@ -130,13 +131,15 @@ def class_maps(
         True class, 0 where unlabelled; None shows the class map alone.
     class_names : sequence of str
         Name of class 1, 2, and so on.
+    title : str
+        What the first map is.
 
     Returns
     -------
     bytes
         A PNG; each pixel of the maps is a square of one colour.
     """
-    panels = {"class map": class_map} if labels is None else {"class map": class_map, "truth": labels}
+    panels = {title: class_map} if labels is None else {title: class_map, "truth": labels}
     step = thinning(*class_map.shape)
     images = [_enlarged(_class_colours(panel[::step, ::step])) for panel in panels.values()]
     present = sorted(set().union(*(np.unique(panel).tolist() for panel in panels.values())))

@@ -10,6 +10,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,12 +122,50 @@ def test_every_registered_op_passes_its_check(bench) -> None:
         assert passed, (name, errors)
 
 
+def test_time_can_be_the_processors(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import measure
+
+    monkeypatch.setattr(measure, "_clock", dict(measure._clock))
+    assert measure.machine("cpu")["clock"] == "wall"
+    threads = torch.get_num_threads()
+    try:
+        measure.count_cpu_time()
+        asleep = measure.times(lambda: lambda: time.sleep(0.02), "cpu", 0.0)
+        assert asleep["median_ms"] < 10
+        assert (measure.machine("cpu")["clock"], torch.get_num_threads()) == ("CPU time, one thread", 1)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_peers_compute_the_same_loss(bench) -> None:
     _, ops = bench
     inputs = ops.OPS["nt_xent"].inputs(64, 8, torch.float64, "cpu")
     right = ops.OPS["nt_xent"].reference(*inputs)
     torch.testing.assert_close(ops.naive_nt_xent(*inputs), right)
     torch.testing.assert_close(ops.lightly_structure(*inputs), right)
+
+
+@pytest.mark.parametrize(
+    ("name", "naive"),
+    [
+        ("spectral_angle", "naive_spectral_angle"),
+        ("spectral_angle_all", "naive_all_angles"),
+        ("linear_mixing", "naive_mixing"),
+    ],
+)
+def test_naive_forms_of_unmixing_have_the_same_gradients(bench, name: str, naive: str) -> None:
+    _, ops = bench
+    op = ops.OPS[name]
+    assert op.plain is getattr(ops, naive)
+    found = []
+    for run in (op.fused, op.reference, op.plain):
+        inputs = [x.requires_grad_(k < 2) for k, x in enumerate(op.inputs(40, 8, torch.float64, "cpu"))]
+        value = run(*inputs)
+        found.append([value.detach(), *torch.autograd.grad(value, inputs[:2])])
+    for ours, theirs in zip(found[0], found[1], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for ours, theirs in zip(found[0], found[2], strict=True):  # cosine_similarity adds 1e-8 to lengths
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_the_table_is_what_its_tool_writes() -> None:

@@ -225,6 +225,14 @@ Z = torch.randn(4, 3)
             ValueError,
             r"`own` must be an int64 .*got list",
         ),
+        (lambda: self_expression(Z, Z, Z, scale=0), ValueError, "`scale` must be finite and above 0, got 0"),
+        (lambda: self_expression(Z, Z, Z, scale=torch.ones(3)), ValueError, r"`scale` must be a number or"),
+        (lambda: top_coefficients(Z, Z, neighbours=1, scale=True), TypeError, "`scale` must be a number or"),
+        (
+            lambda: self_expression(Z, Z, Z, own=torch.tensor([0, 1, 2, 4])),
+            ValueError,
+            r"`own` must name rows of `key`, 0 ... 3, got 4",
+        ),
         (lambda: self_expression(Z, Z, Z, own=torch.zeros(4)), ValueError, r"`own` must be .*float32 \(4,\)"),
         (
             lambda: self_expression(Z, Z, Z, threshold=-1.0),

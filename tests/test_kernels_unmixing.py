@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hsssl_kernels import linear_mixing, spectral_angle, spectral_divergence
-from hsssl_kernels.linear_mixing import blocked
 from hsssl_kernels.linear_mixing.op import mixing_grad, mixing_rows
 from hsssl_kernels.linear_mixing.reference import linear_mixing_reference
-from hsssl_kernels.spectral_angle.op import all_angles, angle_grad, angle_rows
+from hsssl_kernels.spectral_angle import blocked
+from hsssl_kernels.spectral_angle.op import all_angles, all_angles_grad, angle_grad, angle_rows
 from hsssl_kernels.spectral_angle.reference import spectral_angle_reference, spectral_divergence_reference
 
 
@@ -161,15 +161,33 @@ def test_mixing_by_hand() -> None:
     assert linear_mixing(a, e, x, reduction="sum").item() == pytest.approx(28.5)
 
 
-@pytest.mark.parametrize("loss", ["mse", "sad"])
-def test_blocks_change_nothing(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES[f"mix_{loss}"]
+@pytest.mark.parametrize("name", ["mix_mse", "mix_sad", "angle_rows", "angle_all"])
+def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
     inputs = draw(case, 23, 4, 10, torch.float64)
     whole = value_and_gradients(case, True, inputs, torch.float64)
     monkeypatch.setattr(blocked, "_VALUES", 30)
     parts = value_and_gradients(case, True, inputs, torch.float64)
     for a, b in zip(parts, whole, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_rows_of_any_length_have_their_angle(size: float) -> None:
+    """Squares of these vanish or overflow in float32; zeros and NaN beside them stay in their rows."""
+    x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [math.nan, 1.0]])
+    y = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, 0.0], [1.0, 0.0]])
+    right = torch.tensor([1, 4, 2, math.nan]) * (math.pi / 4)
+    everywhere = torch.tensor([[1, 3, 0, 0], [0, 4, 1, 1], [2, 2, 2, 2]]) * (math.pi / 4)
+    for lengths in ((1.0, 1.0), (size, 1.0), (size, size)):
+        near, far = (x * lengths[0]).requires_grad_(), (y * lengths[1]).requires_grad_()
+        got = spectral_angle(near, far, pairwise=False)
+        torch.testing.assert_close(got, right, equal_nan=True)
+        torch.testing.assert_close(spectral_angle(near[:3], far)[:, :3], everywhere[:, :3], atol=1e-3, rtol=0)
+        got[0].backward()
+        # turning x by a length of its own changes the angle by one: the gradient is 1 / |x|
+        torch.testing.assert_close(near.grad[0] * lengths[0], torch.tensor([0.0, -1.0]))
+        torch.testing.assert_close(far.grad[0] * lengths[1], torch.tensor([-0.5, 0.5]))
 
 
 @pytest.mark.parametrize("loss", ["mse", "sad"])
@@ -199,6 +217,7 @@ def test_opcheck() -> None:
         (angle_rows, (x, y, "torch")),
         (angle_grad, (x, y, ones, ones, ones, ones, "torch")),
         (all_angles, (x, y[:2], "torch")),
+        (all_angles_grad, (x, y[:2], torch.rand(4, 2), torch.rand(4, 2))),
         (mixing_rows, (a, e, x, "sad", "torch")),
         (mixing_rows, (a, e, x, "mse", "torch")),
         (mixing_grad, (a, e, x, ones, ones, "torch")),
@@ -228,6 +247,8 @@ Z = torch.rand(4, 3)
         ),
         (lambda: linear_mixing(Z @ Z.T, Z, Z, loss="l1"), ValueError, r'must be "mse" or "sad", got \'l1\''),
         (lambda: linear_mixing((Z @ Z.T).double(), Z, Z), TypeError, r"`abundances` must be torch.float32"),
+        (lambda: spectral_angle(Z, Z, pairwise="no"), TypeError, "`pairwise` must be True or False"),
+        (lambda: linear_mixing(Z @ Z.T, Z, Z, softmax=1), TypeError, "`softmax` must be True or False"),
         (lambda: linear_mixing(Z @ Z.T, Z, Z, backend="cuda"), ValueError, r"`backend` must be"),
     ],
 )  # fmt: skip

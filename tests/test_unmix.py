@@ -28,7 +28,7 @@ from hsssl.unmix import (
     pure_pixels,
     sad,
 )
-from hsssl.unmix.figures import abundance_maps, band_gaps
+from hsssl.unmix.figures import abundance_maps, band_gaps, fitted
 from hsssl.unmix.library import Library, read_library
 from hsssl.unmix.output import files_of, write_unmixing
 from mixtures import scene
@@ -96,6 +96,7 @@ def test_bad_bands_are_dropped_and_negative_reflectance_is_warned_of(caplog) -> 
         (scene(), {"endmembers": 13}, "13 endmembers need as many bands and pixels"),
         (scene(1, 2, p=2), {"endmembers": 3}, "3 endmembers need as many bands"),
         (scene(), {"endmembers": 0}, "at least 1, got 0"),
+        (scene(), {"endmembers": 2.5}, "a whole number, at least 1, got 2.5"),
         (scene(), {"endmembers": 3, "method": "vcaa"}, "did you mean vca"),
         (scene(), {"endmembers": 3, "rule": "fclss"}, "did you mean fcls"),
         (Cube(np.ones((4, 4, 3))), {"endmembers": 2}, "no band remains: 3 constant"),
@@ -191,6 +192,11 @@ def test_a_part_of_many_pixels_is_enough(monkeypatch: pytest.MonkeyPatch, caplog
     assert np.isfinite(mix.abundances).all()
 
 
+def test_titles_keep_to_the_width_of_their_map() -> None:
+    assert fitted("2: Red Metal Sheets", 240) == "2: Red Metal Sheets"
+    assert fitted("7: Weathered calcareous grassland", 240) == "7: Weathered calcare…"
+
+
 def test_gaps_are_where_bands_are_missing() -> None:
     assert band_gaps(np.array([400.0, 410.0, 420.0, 460.0, 470.0])).tolist() == [2]
     assert band_gaps(np.array([400.0])).tolist() == []
@@ -242,6 +248,20 @@ def test_maps_can_be_envi_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "mix" / "error.hdr").values[:, :, 0], mix.error)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_maps_are_named_by_what_matches_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mix = hsssl.unmix(scene(), endmembers=2)
+    drawn = []
+    output = import_module("hsssl.unmix.output")
+    draw = output.abundance_maps
+    monkeypatch.setattr(
+        output, "abundance_maps", lambda a, names, **k: drawn.append(names) or draw(a, names, **k)
+    )
+    library = Library(("sand",), mix.cube.wavelengths, mix.endmembers[1:])
+    write_unmixing(tmp_path / "mix", mix, reference=library)
+    assert drawn == [["endmember 1", "2: sand"]]
+
+
 def test_nothing_is_left_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mix = hsssl.unmix(scene(), endmembers=2)
 
@@ -278,3 +298,17 @@ def test_dlr_hysu_targets_by_the_default(data_dir: Path) -> None:
     cube = hsssl.open_cube(folder / "DLR_HySU_HS_all_targets.tif", wavelengths=library.wavelengths)
     mix = hsssl.unmix(cube, endmembers=6)
     assert sad(mix.endmembers, library.spectra).max() < 0.05
+    # any half of the pixels tells the same
+    prepared = hsssl.prepare(cube)
+    for first in (0, 1):
+        half = pure_pixels(prepared.values[prepared.valid][first::2], 6)
+        assert sad(half, library.spectra).max() < 0.05
+
+
+def test_dlr_hysu_full_image_by_the_default(data_dir: Path) -> None:
+    """Sheets of few pixels among more than six materials are found from nine endmembers on."""
+    folder = data_dir / "dlr_hysu"
+    library = read_library(folder / "DLR_HySU_HS_library.hdr")
+    cube = hsssl.open_cube(folder / "DLR_HySU_HS_full.tif", wavelengths=library.wavelengths)
+    for count in (9, 12):
+        assert sad(hsssl.unmix(cube, endmembers=count).endmembers, library.spectra).max() < 0.1

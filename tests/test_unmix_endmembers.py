@@ -51,10 +51,28 @@ def test_pure_pixels_do_not_see_brightness() -> None:
     assert sad(pure_pixels(shaded, 3), pure_pixels(pixels, 3)).max() < 0.01
 
 
+def test_pure_pixels_want_more_than_one_odd_pixel() -> None:
+    """A single pixel of another direction is no endmember; the third material, of six pixels, is one."""
+    rng = np.random.default_rng(0)
+    two = np.outer(np.linspace(0, 1, 200), [1.0, 3, 5, 2]) + np.outer(np.linspace(1, 0, 200), [4.0, 4, 1, 1])
+    rare = np.array([[1.0, 5.0, 1.0, 1.0]])
+    pixels = np.vstack([two, np.repeat(rare, 6, axis=0), [[0.0, 0.0, 0.0, 9.0]]])
+    found = pure_pixels(pixels + rng.normal(0, 0.01, pixels.shape), 3)
+    assert sad(found, np.vstack([two[:1], two[-1:], rare])).max() < 0.1  # pixels of 90 % are averaged
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_pure_pixels_of_few_pixels(n: int) -> None:
+    corners = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])
+    found = pure_pixels(np.repeat(corners, [n - n // 2, n // 2], axis=0), 2)
+    assert sad(found, corners).max() < 1e-6
+
+
 def test_hysime_counts_materials() -> None:
     rng = np.random.default_rng(1)
     for p in (2, 5):
         mixed = rng.dirichlet(np.ones(p), 3000) @ rng.random((p, 30))
         assert hysime(mixed + 0.005 * rng.normal(size=mixed.shape)) == p
+    assert hysime(np.ones((50, 4))) == 1
     with pytest.raises(ValueError, match="more pixels than bands"):
         hysime(np.ones((5, 9)))

@@ -46,6 +46,7 @@ def test_abundance_errors_by_hand() -> None:
     assert armse(estimated, true) == pytest.approx((0 + math.sqrt(0.32 / 2)) / 2)
     assert signal_to_reconstruction_error(estimated, true) == pytest.approx(10 * math.log10(1.5 / 0.32))
     assert signal_to_reconstruction_error(true, true) == math.inf
+    assert signal_to_reconstruction_error(true, 0 * true) == -math.inf
     spoilt = np.concatenate([estimated, np.full((1, 2, 2), np.nan)])
     assert abundance_rmse(spoilt, np.concatenate([true, true])) == pytest.approx(math.sqrt(0.08))
     error = reconstruction_error([[3.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5]])

@@ -83,9 +83,23 @@ def test_many_endmembers_meet_the_conditions_of_optimality() -> None:
     np.testing.assert_allclose(np.where(a > 0, fall - level, 0), 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-18, 1e18])
+def test_nnls_is_as_exact_for_faint_pixels_as_for_bright_ones(size: float) -> None:
+    rng = np.random.default_rng(0)
+    x, e = rng.random((30, 9)), rng.random((4, 9))
+    np.testing.assert_allclose(nnls(size * x, e), size * nnls(x, e), rtol=1e-6, atol=1e-12 * size)
+
+
+def test_nnls_takes_endmembers_of_any_brightness() -> None:
+    got = nnls(np.array([[1.0, 2.0, 3.0]]), np.diag([1e-9, 1e6, 1.0]))
+    np.testing.assert_allclose(got, [[1e9, 2e-6, 3.0]], rtol=1e-9)
+
+
 def test_kinds_and_dtypes_come_back() -> None:
-    e, x = torch.rand(3, 6), torch.rand(5, 6)
+    e, x = torch.rand(3, 6), torch.rand(5, 6, requires_grad=True)
     got = fcls(x, e)
+    assert not got.requires_grad
+    x = x.detach()
     assert (type(got), got.dtype) == (torch.Tensor, torch.float32)
     np.testing.assert_allclose(got.numpy(), fcls(x.double().numpy(), e.double().numpy()), atol=1e-6)
     assert fcls(x.numpy(), e.numpy()).dtype == np.float32

@@ -104,7 +104,7 @@ def write_clusters(
 
         stream(watch, progress=progress)
     truth = None if labels is None else labels[:: shown.step, :: shown.step]
-    picture = class_maps(shown.image[:, :, 0], truth, class_names=names)
+    picture = class_maps(shown.image[:, :, 0], truth, class_names=names, title="clusters")
     page = _page(cube, sizes[1:], false_colour(cube), picture, scores or {}, method)
     write_bytes_atomic(quicklook_path(out), picture)
     write_bytes_atomic(Path(out).with_suffix(".html"), page.encode())

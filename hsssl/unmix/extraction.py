@@ -11,13 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["atgp", "check_pixels", "nfindr", "spa", "subspace", "unit_rows", "vca"]
+__all__ = [
+    "NOTHING",
+    "atgp",
+    "check_pixels",
+    "nfindr",
+    "spa",
+    "subspace",
+    "too_flat",
+    "unit_rows",
+    "vca",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Pixels = NDArray[np.floating[Any]]
 # What is left of the largest spectrum below this share of it is rounding.
-_NOTHING = 1e-6
+NOTHING = 1e-6
 
 
 def spa(pixels: Pixels, endmembers: int) -> IntArray:
@@ -58,12 +68,12 @@ def spa(pixels: Pixels, endmembers: int) -> IntArray:
     check_pixels("spa", pixels, endmembers)
     rest = np.array(pixels, dtype=np.float64)
     squares = np.einsum("ij,ij->i", rest, rest)
-    least = _NOTHING**2 * squares.max()
+    least = NOTHING**2 * squares.max()
     index: list[int] = []
     for _ in range(endmembers):
         chosen = int(squares.argmax())
         if not squares[chosen] > least:
-            raise _too_flat("spa", len(index), endmembers)
+            raise too_flat("spa", len(index), endmembers)
         index.append(chosen)
         axis = rest[chosen] / np.sqrt(squares[chosen])
         rest -= (rest @ axis)[:, None] * axis
@@ -201,7 +211,8 @@ def check_pixels(op: str, pixels: Pixels, endmembers: int) -> None:
         raise ValueError(f"{op}: pixels hold NaN or infinity; leave out those that were not measured")
 
 
-def _too_flat(op: str, found: int, wanted: int) -> ValueError:
+def too_flat(op: str, found: int, wanted: int) -> ValueError:
+    """Return the error for spectra that span fewer dimensions than endmembers are wanted."""
     return ValueError(
         f"{op}: the spectra span {found} dimensions, so {wanted} endmembers cannot be told apart; "
         f"ask for at most {found}"
@@ -235,7 +246,7 @@ def _extremes(op: str, points: FloatArray, p: int, rng: np.random.Generator) -> 
     """Return p pixels, each extreme along a random direction orthogonal to those before it."""
     index: list[int] = []
     basis = np.zeros((points.shape[1], 0))
-    least = _NOTHING * np.linalg.norm(points, axis=1).max()
+    least = NOTHING * np.linalg.norm(points, axis=1).max()
     for _ in range(p):
         direction: FloatArray = np.asarray(rng.normal(size=points.shape[1]))
         direction -= basis @ (basis.T @ direction)
@@ -243,7 +254,7 @@ def _extremes(op: str, points: FloatArray, p: int, rng: np.random.Generator) -> 
         along = np.abs(points @ direction)
         chosen = int(along.argmax())
         if not along[chosen] > least:
-            raise _too_flat(op, len(index), p)
+            raise too_flat(op, len(index), p)
         index.append(chosen)
         basis = np.linalg.qr(points[index].T)[0]
     return np.array(index, dtype=np.int64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hsssl.figures import DPI, INK, blank_figure, figure_png
 
-__all__ = ["abundance_maps", "band_gaps", "endmember_spectra", "error_map"]
+__all__ = ["abundance_maps", "band_gaps", "endmember_spectra", "error_map", "fitted"]
 
 _FAINT, _GREY = "#d5d9de", "#808080"
 _OURS, _REFERENCE = "#0072b2", "#d55e00"  # Okabe and Ito (2008): told apart with any colour vision
@@ -111,6 +111,8 @@ def endmember_spectra(
             axes.legend(frameon=False, fontsize=7, labelcolor=INK)
         if k >= len(endmembers) - across:
             axes.set_xlabel("wavelength, nm" if measured else "band number", size=8, color=INK)
+        if k % across == 0:
+            axes.set_ylabel("raw numbers", size=8, color=INK)
         axes.set_ylim(min(0.0, float(np.nanmin(spectrum))), None)
         axes.grid(color=_FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
@@ -159,8 +161,8 @@ def _maps(maps: Sequence[NDArray[Any]], names: Sequence[str], highest: float, sc
         axes.set_axis_off()
         axes.add_patch(_background(axes))
         figure.text(
-            left / full, 1 - (top + line / 2 + 4) / tall, name, size=8, color=INK, weight="bold",
-            va="center", parse_math=False,
+            left / full, 1 - (top + line / 2 + 4) / tall, fitted(name, wide), size=8, color=INK,
+            weight="bold", va="center", parse_math=False,
         )  # fmt: skip
     place = figure.add_axes((pad / full, 46 / tall, min(1 - 2 * pad / full, 480 / full), 12 / tall))
     assert picture is not None
@@ -170,6 +172,12 @@ def _maps(maps: Sequence[NDArray[Any]], names: Sequence[str], highest: float, sc
     place.set_xlabel(f"{scale} (grey: not measured)", size=7, color=INK)
     assert figure.dpi == DPI
     return figure_png(figure)
+
+
+def fitted(title: str, width: int) -> str:
+    """Cut a title that is longer than a map is wide (PNG pixels); a bold letter takes about 11."""
+    most = max(8, width // 11)
+    return title if len(title) <= most else title[: most - 1].rstrip() + "…"
 
 
 def _background(axes: Any) -> Any:

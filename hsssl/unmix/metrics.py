@@ -179,7 +179,7 @@ def signal_to_reconstruction_error(estimated: ArrayLike, true: ArrayLike) -> flo
     Returns
     -------
     float
-        Infinite where nothing is wrong.
+        Infinite where nothing is wrong, minus infinity where the truth is zero and the estimate is not.
 
     References
     ----------
@@ -192,8 +192,10 @@ def signal_to_reconstruction_error(estimated: ArrayLike, true: ArrayLike) -> flo
     20.0
     """
     error, truth = _error(estimated, true)
-    wrong = float(np.linalg.norm(error))
-    return float(20 * np.log10(np.linalg.norm(truth) / wrong)) if wrong else float("inf")
+    wrong, size = float(np.linalg.norm(error)), float(np.linalg.norm(truth))
+    if not wrong or not size:
+        return float("-inf") if wrong else float("inf")
+    return float(20 * np.log10(size / wrong))
 
 
 def reconstruction_error(pixels: ArrayLike, endmembers: ArrayLike, abundances: ArrayLike) -> FloatArray:

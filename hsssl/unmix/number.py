@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 __all__ = ["hysime"]
 
 FloatArray = NDArray[np.float64]
+# Power along an axis, as a share of the largest, below which it is rounding and the noise's ridge.
+_ROUNDING = 1e-11
 
 
 def hysime(pixels: NDArray[np.floating[Any]]) -> int:
@@ -54,7 +56,7 @@ def hysime(pixels: NDArray[np.floating[Any]]) -> int:
     noise = _noise_correlation(correlation)
     axes = np.linalg.eigh(correlation - noise)[1]
     total, error = (np.einsum("ij,ik,kj->j", axes, matrix, axes) for matrix in (correlation, noise))
-    return max(1, int((2 * error < total).sum()))
+    return max(1, int(((2 * error < total) & (total > _ROUNDING * total.max())).sum()))
 
 
 def _noise_correlation(correlation: FloatArray) -> FloatArray:

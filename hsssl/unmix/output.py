@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -193,7 +194,7 @@ def _write(
     abundances, error = seen.maps.image[:, :, :-1], seen.maps.image[:, :, -1]
     highest = max(1.0, float(np.nanpercentile(abundances, 98))) if mix.rule == "nnls" else 1.0
     pictures = {
-        "abundances.png": abundance_maps(abundances, names, highest=highest),
+        "abundances.png": abundance_maps(abundances, _titles(names, pairs), highest=highest),
         "endmembers.png": endmember_spectra(mix.endmembers, axis, names, measured=measured, references=drawn),
         "error.png": error_map(error),
     }
@@ -203,6 +204,12 @@ def _write(
     for file in root.iterdir():
         with file.open("r+b") as opened:
             os.fsync(opened.fileno())
+
+
+def _titles(names: Sequence[str], pairs: list[Pair | None]) -> list[str]:
+    """Return the endmembers' names, or their numbers with the references matched to them."""
+    both = enumerate(zip(names, pairs, strict=True), 1)
+    return [name if pair is None else f"{number}: {pair[0]}" for number, (name, pair) in both]
 
 
 def _write_maps(root: Path, mix: Unmixing | Mixture, suffix: str, progress: bool | None) -> _Seen:

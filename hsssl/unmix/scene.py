@@ -147,8 +147,8 @@ def find_mixture(
         raise unknown_name("unmixing method", method, UNMIXERS)
     if rule is not None and rule not in RULES:
         raise unknown_name("abundance rule", rule, RULES)
-    if endmembers < 1:
-        raise ValueError(f"unmix: endmembers must be at least 1, got {endmembers}")
+    if isinstance(endmembers, bool) or not isinstance(endmembers, (int, np.integer)) or endmembers < 1:
+        raise ValueError(f"unmix: endmembers must be a whole number, at least 1, got {endmembers!r}")
     prepared = prepare(cube)
     measured = measured_pixels(prepared)
     if endmembers > min(prepared.bands, int(measured.sum())):

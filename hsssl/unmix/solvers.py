@@ -41,7 +41,7 @@ def fcls(pixels: Spectra, endmembers: Spectra) -> Any:
     Returns
     -------
     ndarray or Tensor, shape (n, p)
-        As ``pixels``: the same kind, device and floating dtype.
+        As ``pixels``: the same kind, device and floating dtype; without gradient.
 
     Raises
     ------
@@ -79,7 +79,14 @@ def nnls(pixels: Spectra, endmembers: Spectra) -> Any:
     >>> nnls(np.array([[2.0, -1.0]]), np.eye(2)).round(6).tolist()
     [[2.0, 0.0]]
     """
-    return _by_chunks("nnls", pixels, endmembers, lambda gram, b: _active_set(gram, b, sum_to_one=False))
+
+    def solve(gram: Tensor, b: Tensor) -> Tensor:
+        # solutions are inversely proportional to an endmember's length: dark and bright ones are one problem
+        length = gram.diagonal().sqrt()
+        inverse = torch.where(length > 0, 1 / length, 0.0)
+        return _active_set(gram * inverse[:, None] * inverse, b * inverse, sum_to_one=False) * inverse
+
+    return _by_chunks("nnls", pixels, endmembers, solve)
 
 
 def sunsal(
@@ -131,6 +138,7 @@ def sunsal(
     return _by_chunks("sunsal", pixels, endmembers, solve)
 
 
+@torch.no_grad()
 def _by_chunks(
     op: str, pixels: Spectra, endmembers: Spectra, solve: Callable[[Tensor, Tensor], Tensor]
 ) -> Any:
@@ -170,10 +178,14 @@ def _active_set(gram: Tensor, b: Tensor, *, sum_to_one: bool) -> Tensor:
         return torch.full_like(b, 1 / p) if sum_to_one else torch.zeros_like(b)
     gram = gram / scale + _RIDGE * torch.eye(p, dtype=b.dtype, device=b.device)
     b = b / scale
-    if (
-        sum_to_one
-    ):  # a constant more in all products changes nothing but how endmembers near zero are conditioned
+    size = torch.ones_like(b[:, :1])
+    if sum_to_one:
+        # a constant more in all products changes nothing but how endmembers near zero are conditioned
         gram, b = gram + 1, b + 1
+    else:  # solutions are proportional to b: faint pixels and bright ones are one problem
+        size = b.abs().amax(1, keepdim=True)
+        size = torch.where(size > 0, size, 1.0)
+        b = b / size
     a = torch.zeros_like(b)
     passive = torch.zeros(n, p, dtype=torch.bool, device=b.device)
     if sum_to_one:
@@ -205,7 +217,7 @@ def _active_set(gram: Tensor, b: Tensor, *, sum_to_one: bool) -> Tensor:
         a[going], passive[going] = at, used
         going = going[~((reached & ~takes) | bounced)]
     a = a.clamp_min(0)
-    return a / a.sum(1, keepdim=True) if sum_to_one else a
+    return a / a.sum(1, keepdim=True) if sum_to_one else a * size
 
 
 def _on_passive(gram: Tensor, b: Tensor, passive: Tensor, sum_to_one: bool) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_pair, check_reduction, check_rows, compute_dtype
+from hsssl_kernels.checks import check_flag, check_pair, check_reduction, check_rows, compute_dtype
 from hsssl_kernels.dispatch import MAX_COLUMNS, Backend, choose_backend, register
 from hsssl_kernels.first_order import first_order
 from hsssl_kernels.linear_mixing import blocked
@@ -87,6 +87,7 @@ def linear_mixing(
     if loss not in ("mse", "sad"):
         raise ValueError(f'{op}: `loss` must be "mse" or "sad", got {loss!r}')
     check_reduction(op, reduction)
+    check_flag(op, "softmax", softmax)
     chosen = choose_backend(op, backend, pixels)
     if chosen == "triton" and len(endmembers) > MAX_MEMBERS:
         if backend == "triton":

@@ -11,7 +11,7 @@ from hsssl_kernels.checks import check_pair, check_rows, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
 from hsssl_kernels.first_order import first_order
 from hsssl_kernels.self_expression.blocked import express_blocked, express_grad_blocked
-from hsssl_kernels.self_expression.inputs import check_own, check_threshold
+from hsssl_kernels.self_expression.inputs import check_own, check_scale, check_threshold
 
 __all__ = ["SelfExpression", "express", "express_grad", "self_expression"]
 
@@ -51,9 +51,9 @@ def self_expression(
     threshold : float or Tensor of one element
         At least 0, in the unit of S; a tensor gets a gradient.
     scale : float or Tensor of one element
-        Divides the coefficients; a tensor gets a gradient.
+        Above 0, divides the coefficients; a tensor gets a gradient.
     own : Tensor, shape (n,), int64, optional
-        The row of ``key`` that each query is, -1 for none; row i is i unless given, for n = m.
+        The row of ``key`` that each query is, below 0 for none; row i is i unless given, for n = m.
     backend : {"auto", "triton", "torch"}
         "auto" is Triton on CUDA and ROCm, torch elsewhere.
 
@@ -88,6 +88,7 @@ def self_expression(
             f"({key.dtype}, {key.device}), "
             f"got {tuple(x.shape)}, {x.dtype}, {x.device}"
         )
+    check_scale(name, scale)
     chosen = choose_backend(name, backend, query)
     limit, own = check_threshold(name, threshold, query), check_own(name, own, query, key)
     values, l1, l2 = _SelfExpression.apply(query, key, x, limit, own, chosen)  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from torch import Tensor
 from hsssl_kernels.checks import check_pair, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
 from hsssl_kernels.self_expression.blocked import top_blocked
-from hsssl_kernels.self_expression.inputs import check_own, check_threshold
+from hsssl_kernels.self_expression.inputs import check_own, check_scale, check_threshold
 
 __all__ = ["MAX_NEIGHBOURS", "top", "top_coefficients"]
 
@@ -70,6 +70,7 @@ def top_coefficients(
         raise ValueError(
             f"{name}: `neighbours` must be a whole number in 1 ... m={len(key)}, got {neighbours}; try 50"
         )
+    check_scale(name, scale)
     chosen = choose_backend(name, backend, query)
     if chosen == "triton" and neighbours > MAX_NEIGHBOURS:
         if backend == "triton":

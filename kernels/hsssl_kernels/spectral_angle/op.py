@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsssl_kernels.checks import check_pair, compute_dtype
+from hsssl_kernels.checks import check_flag, check_pair, compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register
 from hsssl_kernels.first_order import first_order
-from hsssl_kernels.rows.reference import unit_rows_reference
-from hsssl_kernels.spectral_angle.reference import angle_between
+from hsssl_kernels.spectral_angle.blocked import (
+    all_angles_blocked,
+    all_angles_grad_blocked,
+    angle_grad_blocked,
+    angle_rows_blocked,
+    angle_weight,
+)
 
 __all__ = ["spectral_angle", "spectral_divergence"]
 
@@ -115,6 +120,7 @@ def spectral_divergence(
 
 def _checked(op: str, x: Tensor, y: Tensor, pairwise: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Check, and put zeros where the mask is off."""
+    check_flag(op, "pairwise", pairwise)
     check_pair(op, "x", x, "y", y, rows=not pairwise)
     if mask is None:
         return x, y
@@ -148,7 +154,7 @@ class _AngleRows(torch.autograd.Function):
     @first_order("spectral_angle")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, y, angle, x_inverse, y_inverse = ctx.saved_tensors
-        weight = _weight(gradients[0], angle)
+        weight = angle_weight(gradients[0], angle)
         dx, dy = angle_grad(x, y, angle.cos(), weight, x_inverse, y_inverse, ctx.backend)
         return dx, dy, None
 
@@ -165,18 +171,8 @@ class _AllAngles(torch.autograd.Function):
     @staticmethod
     @first_order("spectral_angle")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, angle = ctx.saved_tensors
-        weight = _weight(gradients[0], angle)
-        (u, x_inverse), (v, y_inverse) = (unit_rows_reference(rows.to(angle.dtype)) for rows in (x, y))
-        across = weight * angle.cos()
-        dx = (weight @ v - across.sum(1, keepdim=True) * u) * x_inverse[:, None]
-        dy = (weight.T @ u - across.sum(0)[:, None] * v) * y_inverse[:, None]
-        return dx.to(x.dtype), dy.to(y.dtype), None
-
-
-def _weight(upstream: Tensor, angle: Tensor) -> Tensor:
-    sine = angle.sin()
-    return torch.where(sine > torch.finfo(sine.dtype).eps, -upstream / sine, 0.0)
+        dx, dy = all_angles_grad(*ctx.saved_tensors, gradients[0])
+        return dx, dy, None
 
 
 def _rows(x: Tensor, y: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,9 +180,7 @@ def _rows(x: Tensor, y: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
         from hsssl_kernels.spectral_angle.kernel import launch_angle_rows
 
         return launch_angle_rows(x, y)
-    wide = compute_dtype(x)
-    (u, x_inverse), (v, y_inverse) = unit_rows_reference(x.to(wide)), unit_rows_reference(y.to(wide))
-    return angle_between(u, v), x_inverse, y_inverse
+    return angle_rows_blocked(x, y)
 
 
 def _rows_fake(x: Tensor, y: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,10 +195,7 @@ def _grad(
         from hsssl_kernels.spectral_angle.kernel import launch_angle_grad
 
         return launch_angle_grad(x, y, cosine, weight, x_inverse, y_inverse)
-    u, v = x.to(cosine.dtype) * x_inverse[:, None], y.to(cosine.dtype) * y_inverse[:, None]
-    dx = (v - cosine[:, None] * u) * (weight * x_inverse)[:, None]
-    dy = (u - cosine[:, None] * v) * (weight * y_inverse)[:, None]
-    return dx.to(x.dtype), dy.to(y.dtype)
+    return angle_grad_blocked(x, y, cosine, weight, x_inverse, y_inverse)
 
 
 def _grad_fake(
@@ -219,13 +210,15 @@ def _all(x: Tensor, y: Tensor, backend: str) -> Tensor:
         from hsssl_kernels.spectral_angle.kernel import launch_all_angles
 
         return launch_all_angles(launch_unit_rows(x)[0], launch_unit_rows(y)[0])
-    wide = compute_dtype(x)
-    u, v = unit_rows_reference(x.to(wide))[0], unit_rows_reference(y.to(wide))[0]
-    return (u @ v.T).clamp_(-1, 1).arccos_()
+    return all_angles_blocked(x, y)
 
 
 def _all_fake(x: Tensor, y: Tensor, backend: str) -> Tensor:
     return x.new_empty(x.shape[0], y.shape[0], dtype=compute_dtype(x))
+
+
+def _all_grad_fake(x: Tensor, y: Tensor, angle: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), y.new_empty(y.shape)
 
 
 # angle_rows(x (n, D), y (n, D)) -> angle (n,), 1 / |x| (n,), 1 / |y| (n,).
@@ -243,3 +236,10 @@ angle_grad = register(
 
 # all_angles(x (n, D), y (m, D)) -> angle (n, m).
 all_angles = register("all_angles(Tensor x, Tensor y, str backend) -> Tensor", _all, _all_fake)
+
+# all_angles_grad(..., angle (n, m), that of its gradient (n, m)) -> gradients by x and y, in their dtype.
+all_angles_grad = register(
+    "all_angles_grad(Tensor x, Tensor y, Tensor angle, Tensor upstream) -> (Tensor, Tensor)",
+    all_angles_grad_blocked,
+    _all_grad_fake,
+)
