@@ -23,9 +23,9 @@ def ridge() -> dict[str, Any]:
     import numpy as np
 
     import hsssl
-    from hsssl.cluster.features import Pixels, averaged_components
+    from hsssl.cluster.features import AveragedComponents, Pixels, rows_at
     from hsssl.cluster.landmarks import coefficient_graph
-    from hsssl.cluster.methods import affine_factor
+    from hsssl.cluster.methods import AffineRidge
 
     folder = Path(os.environ.get("HSSSL_DATA", "../shared/data")) / "salinas_a"
     cube = hsssl.open_cube(folder / "SalinasA_corrected.mat")
@@ -35,7 +35,8 @@ def ridge() -> dict[str, Any]:
         start, used = time.perf_counter(), time.process_time()
         prepared = hsssl.prepare(cube)
         pixels = Pixels(prepared, (labels > 0) & prepared.valid)
-        factor = affine_factor(averaged_components(pixels, window=5))
+        rows = rows_at(AveragedComponents.of(pixels, window=5), pixels.places, cube.cols)
+        factor = AffineRidge.of(rows)(rows)
         graph = coefficient_graph(factor, factor)
         taken.append(time.perf_counter() - start)
         cpu.append(time.process_time() - used)

@@ -1,9 +1,11 @@
 """Measure scenes larger than memory: `PYTHONPATH=kernels:. python benchmarks/stream.py --out stream.json`.
 
-peak: a sparse ENVI cube of --gib, with true values in 32 rows of every 256, is embedded and classified in a
-fresh process each; its peak memory is compared with the one after the encoder has run on a small part.
+peak: a sparse ENVI cube of --gib, with true values in 32 rows of every 256, is embedded, classified, unmixed
+and clustered in a fresh process each; the peak of its memory is compared with that of embedding a small part.
 rate: a scene of --rows, full of values, in memory and in its file in turn, from a cold page cache; embedded
 to an array and to a GeoTIFF, and classified to a GeoTIFF. The encoder is the default one, untrained.
+compressed: tiles of an embedding, and parts of statistics, read from such a scene of --compressed rows
+as a deflated GeoTIFF, in strips and in blocks; with decoded blocks kept, and each decoded anew, in turn.
 """
 
 from __future__ import annotations
@@ -26,17 +28,26 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import rasterio
 import torch
 from measure import machine
 from numpy.typing import NDArray
 
+from hsssl import blocks
 from hsssl.cube import Cube
 from hsssl.encoders import build_encoder
+from hsssl.prepare import read_parts
 from hsssl.readers.envi_header import braced
 from hsssl.spec import EncoderSpec, Sensor
+from hsssl.stream import cut_tiles
 from hsssl.train import WINDOWS
 
 COLS, BANDS, STRIP, EVERY, CLASSES = 1000, 224, 32, 256, 6
+JOBS = ("embed", "classify", "unmix", "cluster")
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "strips of a row": {"interleave": "pixel"},
+    "blocks of 256 x 256": {"tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "band"},
+}
 CENTRES = np.linspace(420, 2450, BANDS)
 MATERIALS = np.random.default_rng(0).uniform(500, 5000, (CLASSES, BANDS)).astype(np.float32)
 
@@ -96,16 +107,20 @@ def peak(what: str, scene: Path, classifier: str) -> dict[str, Any]:
     cube = hsssl.open_cube(scene, lazy=True)
     encoder = encoder_for(cube)
     hsssl.embed(encoder, cube.window(slice(0, STRIP), slice(0, STRIP)))
+    labels = np.load(scene.with_name("labels.npy"))
+    jobs: dict[str, Callable[[Path], Any]] = {
+        "embed": lambda out: hsssl.embed(encoder, cube, out=out / "map.tif", quicklook=True),
+        "classify": lambda out: hsssl.classify(
+            encoder, cube, labels, classifier=classifier, out=out / "map.tif", quicklook=True
+        ),
+        "unmix": lambda out: hsssl.unmix(cube, endmembers=CLASSES, out=out),
+        "cluster": lambda out: hsssl.cluster(cube, clusters=CLASSES, out=out / "map.tif", quicklook=True),
+    }
     before, start = peak_mib(), time.perf_counter()
-    out = scene.with_name(f"{what}.tif")
-    if what == "embed":
-        hsssl.embed(encoder, cube, out=out)
-    else:
-        labels = np.load(scene.with_name("labels.npy"))
-        hsssl.classify(encoder, cube, labels, classifier=classifier, out=out)
-    seconds = time.perf_counter() - start
-    size = out.stat().st_size
-    out.unlink()
+    with tempfile.TemporaryDirectory(dir=scene.parent) as out:
+        jobs[what](Path(out))
+        seconds = time.perf_counter() - start
+        size = sum(file.stat().st_size for file in Path(out).iterdir())
     return {
         "gib": cube.values.nbytes / 2**30, "pixels": cube.rows * cube.cols, "seconds": seconds,
         "pixels_per_second": cube.rows * cube.cols / seconds, "mib_before": before,
@@ -146,6 +161,40 @@ def rate(folder: Path, rows: int, rounds: int, classifier: str) -> Iterator[dict
         yield {name: _compared(taken, labels.size)}
 
 
+def compressed(folder: Path, rows: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yield the processor's seconds that all tiles, and all parts, of a deflated GeoTIFF take to read."""
+    values = np.moveaxis(values_of(rows, 0)[0].round().astype(np.int16), 2, 0)
+    yield {"pixels": rows * COLS, "mib": values.nbytes / 2**20}
+    tiles = cut_tiles(rows, COLS, pixel_bytes=4 * (BANDS + 128 + 640), halo=7)
+    jobs: dict[str, Callable[[Cube], Any]] = {
+        "tiles": lambda cube: [cube.values[tile.around].shape for tile in tiles],
+        "parts": lambda cube: [values.shape for _, values in read_parts(cube)],
+    }
+    profile = {"driver": "GTiff", "height": rows, "width": COLS, "count": BANDS, "dtype": "int16"}
+    profile |= {"compress": "deflate", "transform": rasterio.Affine(1, 0, 0, 0, -1, rows)}
+    for layout, more in LAYOUTS.items():
+        with rasterio.open(folder / "compressed.tif", "w", **profile, **more) as raster:
+            raster.write(values)
+        for name, job in jobs.items():
+            yield {f"{name} of {layout}": _kept_or_not(folder / "compressed.tif", job, rounds)}
+
+
+def _kept_or_not(file: Path, job: Callable[[Cube], Any], rounds: int) -> dict[str, Any]:
+    """Read with decoded blocks kept, as it is done, and with each decoded anew for every window, in turn."""
+    seconds: dict[str, list[float]] = {"kept": [], "anew": []}
+    most = blocks.KEPT_BYTES
+    for number in range(rounds):
+        for how in ("kept", "anew")[:: 1 if number % 2 else -1]:
+            cube = hsssl.open_cube(file, lazy=True)
+            blocks.KEPT_BYTES = most if how == "kept" else 0
+            start = time.process_time()
+            job(cube)
+            seconds[how].append(time.process_time() - start)
+    blocks.KEPT_BYTES = most
+    ratio = median(b / a for a, b in zip(seconds["kept"], seconds["anew"], strict=True))
+    return {"cpu_seconds": seconds, "anew_over_kept": ratio}
+
+
 def _compared(taken: dict[str, list[tuple[float, float]]], pixels: int) -> dict[str, Any]:
     """Return pixels per second by clock and by processor, and the median ratio of neighbouring runs."""
     found: dict[str, Any] = {}
@@ -160,10 +209,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gib", type=float, default=4.0, help="size of the sparse cube; 0 leaves it out")
     parser.add_argument("--rows", type=int, default=512, help="rows of the smaller scene; 0 leaves it out")
+    parser.add_argument("--compressed", type=int, default=512, help="rows of the GeoTIFF; 0: none")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each; neighbours are compared")
     parser.add_argument("--classifier", choices=("knn", "linear", "svm"), default="linear")
     parser.add_argument("--folder", help="where scenes and maps are put; default: the system's")
-    parser.add_argument("--only", choices=("embed", "classify"), help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="of the sparse cube")
+    parser.add_argument("--only", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--scene", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", help="write JSON here")
     options = parser.parse_args(arguments)
@@ -172,7 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     command = (
         f"PYTHONPATH=kernels:. python benchmarks/stream.py --gib {options.gib:g} --rows {options.rows} "
-        f"--rounds {options.rounds} --classifier {options.classifier}"
+        f"--compressed {options.compressed} --rounds {options.rounds} --classifier {options.classifier} "
+        f"--jobs {' '.join(options.jobs)}"
     )
     result: dict[str, Any] = {"machine": machine("cpu"), "command": command}
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
@@ -183,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
             np.save(folder / "labels.npy", some_labels(materials))
             held = (folder / "scene.img").stat().st_blocks * 512 / 2**30
             result["peak"] = {"gib_on_disk": held}
-            for what in ("embed", "classify"):
+            for what in options.jobs:
                 found = {what: _alone(what, folder / "scene.hdr", options.classifier)}
                 _record(result, "peak", found, options.out)
             (folder / "scene.img").unlink()
@@ -191,6 +243,10 @@ def main(arguments: list[str] | None = None) -> int:
             result["rate"] = {}
             for found in rate(folder, options.rows, options.rounds, options.classifier):
                 _record(result, "rate", found, options.out)
+        if options.compressed:
+            result["compressed"] = {}
+            for found in compressed(folder, options.compressed, options.rounds):
+                _record(result, "compressed", found, options.out)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from hsssl.embed import FeatureTiles
 from hsssl.evaluate.classifiers import CLASSIFIERS, Predict
 from hsssl.maps import WriteTile, open_class_map, refuse_map
 from hsssl.messages import unknown_name
+from hsssl.quicklook import class_quicklook, refuse_quicklook
 from hsssl.sampling import ResidentScene
 from hsssl.stream import Tick, Tile, stream_tiles
 
@@ -35,6 +36,7 @@ def classify(
     class_names: Sequence[str] = (),
     out: None = None,
     overwrite: bool = False,
+    quicklook: Literal[False] = False,
     progress: bool | None = None,
 ) -> NDArray[np.uint8]: ...
 
@@ -49,6 +51,7 @@ def classify(
     class_names: Sequence[str] = (),
     out: str | Path,
     overwrite: bool = False,
+    quicklook: bool = False,
     progress: bool | None = None,
 ) -> Path: ...
 
@@ -62,6 +65,7 @@ def classify(
     class_names: Sequence[str] = (),
     out: str | Path | None = None,
     overwrite: bool = False,
+    quicklook: bool = False,
     progress: bool | None = None,
 ) -> NDArray[np.uint8] | Path:
     """Return the class of every valid pixel, learnt from the labelled ones, or write the map to a file.
@@ -85,7 +89,10 @@ def classify(
         Write the map to this file (uint8, nodata 0, palette), a GeoTIFF (``.tif``) or, by any other
         extension, an ENVI classification, and return no array.
     overwrite : bool
-        Replace the file at ``out``.
+        Replace the file at ``out``, and the quick-look.
+    quicklook : bool
+        Write a PNG beside ``out`` too, named after it: the map in its palette with the names of the classes,
+        of at most some 1200 pixels a side (`hsssl.quicklook`).
     progress : bool, optional
         Show a progress bar with pixels per second; None shows it on a terminal.
 
@@ -97,13 +104,15 @@ def classify(
     Raises
     ------
     FileExistsError
-        If there is a file at ``out`` and ``overwrite`` is off.
+        If there is a file at ``out``, or the quick-look's, and ``overwrite`` is off.
     ValueError
-        If the labels have another shape than the cube, fewer than two classes, or ids beyond 255, or ``out``
-        is named as another format's file.
+        If the labels have another shape than the cube, fewer than two classes, or ids beyond 255, ``out``
+        is named as another format's file, or a quick-look is asked for without ``out``.
     """
     if out is not None:
         refuse_map(out, overwrite=overwrite)  # before the work, not after it
+    if quicklook:
+        refuse_quicklook(out, overwrite=overwrite)
     _check_labels(labels, (cube.rows, cube.cols))
     if classifier not in CLASSIFIERS:
         raise unknown_name("classifier", classifier, CLASSIFIERS)
@@ -112,8 +121,9 @@ def classify(
     predict = CLASSIFIERS[classifier](*_taught(features, labels, kept, progress))
     if out is not None:
         named: dict[str, Any] = {"highest": int(labels.max()), "class_names": class_names}
-        with open_class_map(out, cube, overwrite=overwrite, **named) as write:
-            _predict_tiles(features, predict, kept, write, progress)
+        look = class_quicklook(out if quicklook else None, cube.rows, cube.cols, class_names)
+        with look as watch, open_class_map(out, cube, overwrite=overwrite, **named) as write:
+            _predict_tiles(features, predict, kept, watch(write), progress)
         return Path(out)
     classes = np.zeros(labels.shape, dtype=np.uint8)
 

@@ -27,6 +27,7 @@ from hsssl.encoders import ENCODERS
 from hsssl.geotiff_writer import is_geotiff, make_cog
 from hsssl.maps import refuse_map
 from hsssl.methods import METHODS
+from hsssl.quicklook import refuse_quicklook
 from hsssl.spec import spec_of
 from hsssl.train import pretrain as run_pretraining
 
@@ -81,6 +82,7 @@ def embed(
     out: str,
     opening: Opening = AS_IT_IS,
     cog: bool = False,
+    quicklook: bool = False,
     progress: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -97,16 +99,21 @@ def embed(
         nothing was measured.
     cog : bool
         Make the GeoTIFF a cloud-optimised one, with overviews.
+    quicklook : bool
+        Write a PNG of at most some 1200 pixels a side beside it, named after it.
     progress : bool
         Show a bar with pixels per second where stderr is no terminal too.
     overwrite : bool
-        Replace the file at --out.
+        Replace the file at --out, and its quick-look.
     """
     refuse_map(out, overwrite=overwrite)
+    if quicklook:
+        refuse_quicklook(out, overwrite=overwrite)
     _check_cog(out, cog)
     encoder = hsssl.load_encoder(run)
     opened = opening.open(cube)
-    hsssl.embed(encoder, opened, out=out, overwrite=overwrite, progress=progress or None)
+    written: dict[str, Any] = {"out": out, "overwrite": overwrite, "quicklook": quicklook}
+    hsssl.embed(encoder, opened, progress=progress or None, **written)
     if cog:
         make_cog(out)
     spec = spec_of(encoder)
@@ -262,6 +269,7 @@ def classify(
     classifier: str = "svm",
     opening: Opening = AS_IT_IS,
     cog: bool = False,
+    quicklook: bool = False,
     progress: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -282,12 +290,16 @@ def classify(
         knn, linear or svm.
     cog : bool
         Make the GeoTIFF a cloud-optimised one, with overviews.
+    quicklook : bool
+        Write a PNG of at most some 1200 pixels a side beside it, named after it.
     progress : bool
         Show a bar with pixels per second where stderr is no terminal too.
     overwrite : bool
-        Replace the file at --out.
+        Replace the file at --out, and its quick-look.
     """
     refuse_map(out, overwrite=overwrite)
+    if quicklook:
+        refuse_quicklook(out, overwrite=overwrite)
     _check_cog(out, cog)
     encoder = hsssl.load_encoder(run)
     opened = opening.open(cube)
@@ -300,6 +312,7 @@ def classify(
         class_names=class_names_of(cube),
         out=out,
         overwrite=overwrite,
+        quicklook=quicklook,
         progress=progress or None,
     )
     if cog:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsssl.blocks import cut_parts
 from hsssl.lazy import LazyValues, pick_bands
 
 __all__ = ["Cube"]
@@ -203,24 +204,28 @@ def not_measured(values: NDArray[Any], nodata: float | None) -> BoolArray:
     return unreal if hit is None else np.logical_or(unreal, hit)
 
 
+def block_of(values: NDArray[Any] | LazyValues) -> tuple[int, int] | None:
+    """Return rows and columns of the blocks of the file that values are in; None where there are none."""
+    return values.block if isinstance(values, LazyValues) else None
+
+
 def void_bands(values: NDArray[Any], nodata: float | None) -> BoolArray:
     """Mark bands (bands,) in which no pixel was measured."""
     return np.array([not_measured(values[:, :, b], nodata).all() for b in range(values.shape[2])])
 
 
 def valid_pixels(values: NDArray[Any] | LazyValues, nodata: float | None) -> BoolArray:
-    """Mark pixels (rows, cols) measured in every band that is not void throughout; reads tile by tile."""
+    """Mark pixels (rows, cols) measured in every band that is not void throughout; reads part by part."""
     rows, cols, bands = values.shape
     if values.dtype.kind != "f" and nodata is None:
         return np.ones((rows, cols), dtype=bool)
     void_here = np.zeros((rows, cols), dtype=np.int32)  # in how many bands a pixel is void
     void_there = np.zeros(bands, dtype=np.int64)  # in how many pixels a band is
-    step = max(1, _TILE_VALUES // (cols * bands))
-    for start in range(0, rows, step):
-        void = not_measured(values[start : start + step], nodata)
+    for part in cut_parts((rows, cols, bands), _TILE_VALUES, block_of(values)):
+        void = not_measured(values[part], nodata)
         if not void.any():  # most tiles, and counting takes much longer
             continue
-        void_here[start : start + step] = np.count_nonzero(void, axis=2)
+        void_here[part] = np.count_nonzero(void, axis=2)
         void_there += np.count_nonzero(void, axis=(0, 1))
     void_throughout = np.count_nonzero(void_there == rows * cols)
     if void_throughout == bands:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hsssl.cube import Cube
+from hsssl.cube import Cube, block_of
 from hsssl.maps import WriteTile, open_features, refuse_map
+from hsssl.quicklook import feature_quicklook, refuse_quicklook
 from hsssl.sampling import ResidentScene, load_resident
 from hsssl.spec import EncoderSpec, Sensor, fit_cube, spec_of
 from hsssl.stream import Tick, Tile, block_side, cut_tiles, stream_tiles
@@ -33,6 +34,7 @@ def embed(
     windows: Sequence[int] | None = None,
     out: None = None,
     overwrite: bool = False,
+    quicklook: Literal[False] = False,
     batch_values: int = _BATCH_VALUES,
     device: str | torch.device | None = None,
     progress: bool | None = None,
@@ -47,6 +49,7 @@ def embed(
     windows: Sequence[int] | None = None,
     out: str | Path,
     overwrite: bool = False,
+    quicklook: bool = False,
     batch_values: int = _BATCH_VALUES,
     device: str | torch.device | None = None,
     progress: bool | None = None,
@@ -60,6 +63,7 @@ def embed(
     windows: Sequence[int] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    quicklook: bool = False,
     batch_values: int = _BATCH_VALUES,
     device: str | torch.device | None = None,
     progress: bool | None = None,
@@ -85,7 +89,10 @@ def embed(
         Write the features to this file, a GeoTIFF (``.tif``) or, by any other extension, an ENVI image, and
         return no array.
     overwrite : bool
-        Replace the file at ``out``.
+        Replace the file at ``out``, and the quick-look.
+    quicklook : bool
+        Write a PNG beside ``out`` too, named after it: the first three principal components of the features
+        as red, green and blue, of at most 1200 pixels a side (`hsssl.quicklook`).
     batch_values : int
         Patch values that the encoder gets at a time: bounds the memory.
     device : str or torch.device, optional
@@ -101,18 +108,22 @@ def embed(
     Raises
     ------
     FileExistsError
-        If there is a file at ``out`` and ``overwrite`` is off.
+        If there is a file at ``out``, or the quick-look's, and ``overwrite`` is off.
     ValueError
-        If the encoder has no specification, a patch is larger than the scene, a window is even, the bands do
-        not fit (see `hsssl.spec.fit_cube`), or ``out`` is named as another format's file.
+        If a quick-look is asked for without ``out``, the encoder has no specification, a patch is larger than
+        the scene, a window is even, the bands do not fit (see `hsssl.spec.fit_cube`), or ``out`` is named as
+        another format's file.
     """
     if out is not None:
         refuse_map(out, overwrite=overwrite)  # before the work, not after it
+    if quicklook:
+        refuse_quicklook(out, overwrite=overwrite)
     features = FeatureTiles.of(encoder, cube, windows=windows, batch_values=batch_values, device=device)
     if out is not None:
         block = block_side(features.pixel_bytes)
-        with open_features(out, cube, features.dim, block=block, overwrite=overwrite) as write:
-            features.stream(write, progress=progress)
+        look = feature_quicklook(out if quicklook else None, cube.rows, cube.cols, features.dim)
+        with look as watch, open_features(out, cube, features.dim, block=block, overwrite=overwrite) as write:
+            features.stream(watch(write), progress=progress)
         return Path(out)
     image = np.empty((cube.rows, cube.cols, features.dim), dtype=np.float32)
 
@@ -197,7 +208,13 @@ class FeatureTiles:
         radius = self.spec.patch_size // 2
         # A tile at the border, of one row at the least, must hold a patch: hence once more the radius.
         halo = radius + max(radius, self.reach)
-        return cut_tiles(self.cube.rows, self.cube.cols, pixel_bytes=self.pixel_bytes, halo=halo)
+        return cut_tiles(
+            self.cube.rows,
+            self.cube.cols,
+            pixel_bytes=self.pixel_bytes,
+            halo=halo,
+            block=block_of(self.cube.values),
+        )
 
     def read(self, tile: Tile, at: NDArray[np.bool_] | None = None) -> ResidentScene:
         """Put a tile and its halo on the device; its centres are the pixels that features depend on.

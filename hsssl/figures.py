@@ -26,6 +26,7 @@ __all__ = [
     "figure_png",
     "has_infrared",
     "has_natural",
+    "thinning",
 ]
 
 NATURAL = (660.0, 550.0, 470.0)
@@ -36,6 +37,7 @@ _NEAR = 40.0
 # ones thinned to twice it by a whole step, so that every square shown is exactly one pixel's value.
 _SIDE = 600
 _GREY = 128
+_READ_VALUES = 2**22
 DPI = 144
 INK = "#22262b"
 
@@ -79,8 +81,8 @@ def false_colour(cube: Cube, *, infrared: bool = False) -> bytes:
     bands = _near_bands(cube, INFRARED if infrared else NATURAL)
     if bands is None:
         bands = tuple(cube.bands * sixth // 6 for sixth in (5, 3, 1))
-    step = _thinning(cube.rows, cube.cols)
-    values = cube.values[::step, ::step, list(bands)].astype(np.float64)  # (rows, cols, 3)
+    step = thinning(cube.rows, cube.cols)
+    values = _every(cube, step, list(bands))
     return _png_of_image(_stretched(values, cube.valid[::step, ::step]))
 
 
@@ -97,7 +99,7 @@ def feature_colour(features: NDArray[np.floating[Any]]) -> bytes:
     bytes
         A PNG of the scene's pixels alone, enlarged (or thinned) by a whole factor.
     """
-    step = _thinning(*features.shape[:2])
+    step = thinning(*features.shape[:2])
     shown = features[::step, ::step]
     valid = np.isfinite(shown).all(axis=2)
     components = np.zeros((*valid.shape, 3))
@@ -138,7 +140,7 @@ def class_maps(
         A PNG; each pixel of the maps is a square of one colour.
     """
     panels = {title: class_map} if labels is None else {title: class_map, "truth": labels}
-    step = _thinning(*class_map.shape)
+    step = thinning(*class_map.shape)
     images = [_enlarged(_class_colours(panel[::step, ::step])) for panel in panels.values()]
     present = sorted(set().union(*(np.unique(panel).tolist() for panel in panels.values())))
     names = ["unlabelled" if number == 0 else class_name(number, class_names) for number in present]
@@ -200,6 +202,14 @@ def _near_bands(cube: Cube, wanted: Sequence[float]) -> tuple[int, ...] | None:
     return tuple(int(band) for band in apart.argmin(axis=1))
 
 
+def _every(cube: Cube, step: int, bands: list[int]) -> NDArray[np.float64]:
+    """Return bands (rows, cols, bands) of every ``step``-th pixel, some rows at a time."""
+    high = max(1, _READ_VALUES // (cube.cols * len(bands)) // step) * step
+    tops = range(0, cube.rows, high)
+    parts = [cube.values[top : top + high, ::step, bands][::step] for top in tops]
+    return np.concatenate(parts).astype(np.float64)
+
+
 def _stretched(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> Image:
     """Stretch each channel from its 2nd to its 98th percentile over valid pixels to 0 ... 255."""
     valid = valid & np.isfinite(values).all(axis=2)
@@ -220,8 +230,8 @@ def _class_colours(classes: NDArray[Any]) -> Image:
     return CLASS_COLORS[np.where(numbers > 0, (numbers - 1) % (len(CLASS_COLORS) - 1) + 1, 0)]
 
 
-def _thinning(rows: int, cols: int) -> int:
-    """Every how many pixels a large scene is shown."""
+def thinning(rows: int, cols: int) -> int:
+    """Return every how many pixels a large scene is shown: so that no side is above 1200."""
     return math.ceil(max(rows, cols) / (2 * _SIDE))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube
-from hsssl.prepare import BandScan, number_ranges, read_rows, scan_bands
+from hsssl.prepare import BandScan, number_ranges, read_parts, scan_bands
 from hsssl.sensors import guess_sensor
 
 __all__ = ["describe", "format_description"]
@@ -267,7 +267,7 @@ def _suspicious_values(cube: Cube, scan: BandScan) -> list[str]:
 
 def _black_share(cube: Cube) -> float:
     black = sum(
-        int(np.count_nonzero(~values.any(axis=2) & cube.valid[rows])) for rows, values in read_rows(cube)
+        int(np.count_nonzero(~values.any(axis=2) & cube.valid[part])) for part, values in read_parts(cube)
     )
     return black / np.count_nonzero(cube.valid)
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsssl.blocks import KeptBlocks, cut_parts
+
 __all__ = [
     "MOST_PIXELS",
     "RESIDENT_BYTES",
@@ -30,7 +32,7 @@ RESIDENT_BYTES = 2**29
 MOST_PIXELS = 2**31
 # Deflate, the usual compression, makes at most 1032 bytes of one (zlib.net/zlib_tech.html, 2026-01).
 _MOST_PACKED = 1032
-_TILE_BYTES = 2**24
+_TILE_BYTES, _PART_VALUES = 2**24, 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,11 @@ class LazyValues:
         """Bytes that the values would take in memory."""
         return self.size * self.dtype.itemsize
 
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """Rows and columns of the file's blocks, None where any window costs what it holds."""
+        return self.read_window.block if isinstance(self.read_window, KeptBlocks) else None
+
     def __len__(self) -> int:
         return self.rows
 
@@ -105,12 +112,12 @@ class LazyValues:
         return replace(self, held=self.held[index])
 
     def min(self) -> Any:
-        """Return the lowest value; reads tile by tile."""
-        return min(self[tile].min() for tile in self.tiles())
+        """Return the lowest value; reads part by part."""
+        return min(self[part].min() for part in cut_parts(self.shape, _PART_VALUES, self.block))
 
     def max(self) -> Any:
-        """Return the highest value; reads tile by tile."""
-        return max(self[tile].max() for tile in self.tiles())
+        """Return the highest value; reads part by part."""
+        return max(self[part].max() for part in cut_parts(self.shape, _PART_VALUES, self.block))
 
     def tiles(self) -> Iterator[slice]:
         """Cut the rows into slices of about 16 MiB."""
@@ -131,6 +138,7 @@ def load_or_defer(
     dtype: np.dtype[Any],
     *,
     lazy: bool | None = None,
+    block: tuple[int, int] | None = None,
     source: str,
 ) -> Any:
     """Return the values of a file: read whole if they are small, else as `LazyValues`.
@@ -145,6 +153,8 @@ def load_or_defer(
         Of the values.
     lazy : bool or None
         Leave them in the file (True), read them (False), or go by `RESIDENT_BYTES` (None).
+    block : tuple of 2 int or None
+        Rows and columns of the blocks that the file is compressed in; see `hsssl.blocks.KeptBlocks`.
     source : str
         Path for messages.
 
@@ -164,7 +174,8 @@ def load_or_defer(
     if lazy is None:
         lazy = values.nbytes > RESIDENT_BYTES
     if lazy:
-        return values
+        kept = None if block is None else KeptBlocks(read_window, shape, block, native)
+        return values if kept is None else replace(values, read_window=kept)
     try:
         return np.asarray(values)
     except MemoryError as error:

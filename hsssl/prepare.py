@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.cube import Cube, not_measured
+from hsssl.blocks import cut_parts
+from hsssl.cube import Cube, block_of, not_measured
 from hsssl.messages import say_once
 from hsssl.stream import read_ahead
 
@@ -19,7 +20,7 @@ __all__ = [
     "band_statistics",
     "number_ranges",
     "prepare",
-    "read_rows",
+    "read_parts",
     "scan_bands",
     "unmeasured_bands",
 ]
@@ -132,7 +133,7 @@ def band_axis(cube: Cube) -> FloatArray:
 def band_statistics(cube: Cube) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of each band over valid pixels, in raw numbers.
 
-    Sums run in float64 over tiles of rows; the cube is never copied as a whole. The standard
+    Sums run in float64 over parts; the cube is never copied as a whole. The standard
     deviation is that of the population (divided by n).
 
     Returns
@@ -157,8 +158,8 @@ def scan_bands(cube: Cube) -> BandScan:
     count = np.zeros(bands, dtype=np.int64)
     mean, squares = np.zeros(bands), np.zeros(bands)
     minimum, maximum = np.full(bands, np.inf), np.full(bands, -np.inf)
-    for rows, values in read_rows(cube):
-        raw = values[cube.valid[rows]]  # (pixels, bands)
+    for part, values in read_parts(cube):
+        raw = values[cube.valid[part]]  # (pixels, bands)
         measured = ~not_measured(raw, cube.nodata)
         tile = raw.astype(np.float64)
         number = measured.sum(axis=0)
@@ -180,18 +181,22 @@ def scan_bands(cube: Cube) -> BandScan:
     return BandScan(minimum, maximum, mean, std, count)
 
 
-def read_rows(cube: Cube) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield strips of rows of about two million values, and the values; the next strip is read meanwhile."""
-    step = max(1, _TILE_VALUES // (cube.cols * cube.bands))
-    strips = [slice(start, min(start + step, cube.rows)) for start in range(0, cube.rows, step)]
-    return read_ahead(strips, cube.values.__getitem__)
+def read_parts(cube: Cube, *, in_order: bool = False) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
+    """Yield parts of about two million values, (rows, cols), and their values; the next is read meanwhile.
+
+    They follow the blocks of a compressed file; otherwise, or ``in_order``, they are strips of rows, from the
+    first to the last.
+    """
+    block = None if in_order else block_of(cube.values)
+    parts = list(cut_parts(cube.values.shape, _TILE_VALUES, block))
+    return read_ahead(parts, cube.values.__getitem__)
 
 
 def unmeasured_bands(cube: Cube) -> NDArray[np.bool_]:
     """Mark bands in which no valid pixel was measured."""
     measured = np.zeros(cube.bands, dtype=bool)
-    for rows, values in read_rows(cube):
-        measured |= (~not_measured(values[cube.valid[rows]], cube.nodata)).any(axis=0)
+    for part, values in read_parts(cube):
+        measured |= (~not_measured(values[cube.valid[part]], cube.nodata)).any(axis=0)
     return ~measured
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsssl.cube import Cube
 from hsssl.messages import log
-from hsssl.prepare import read_rows, unmeasured_bands
+from hsssl.prepare import read_parts, unmeasured_bands
 from hsssl.sensors import sensor_bands
 from hsssl.spectral_tools import band_centres
 
@@ -66,10 +66,10 @@ def resample(
     weights = _response(source[used], centres, widths, cube.source)  # (m, used)
     picked = cube.take_bands(used)
     out = np.full((cube.rows, cube.cols, centres.size), np.nan, dtype=np.float32)
-    for rows, values in read_rows(picked):
+    for part, values in read_parts(picked):
         physical = np.asarray(values, dtype=np.float64) * picked.scale + picked.offset
         mixed = physical @ weights.T
-        out[rows][cube.valid[rows]] = mixed[cube.valid[rows]]
+        out[part][cube.valid[part]] = mixed[cube.valid[part]]
     log.warning("%s: resampled %d of %d bands to %d", cube.source, used.size, cube.bands, centres.size)
     return Cube(
         values=out,

@@ -20,7 +20,7 @@ from hsssl.atomic import atomic_path, write_text_atomic
 from hsssl.cube import Cube
 from hsssl.encoders import PlainEncoder, build_encoder
 from hsssl.messages import log
-from hsssl.prepare import read_rows
+from hsssl.prepare import read_parts
 from hsssl.spec import EncoderSpec
 
 __all__ = ["Run", "load_encoder", "save_encoder"]
@@ -170,7 +170,7 @@ def describe_inputs(cubes: Sequence[Cube]) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"source": cube.source, "shape": list(cube.values.shape)}
         entry["dtype"] = str(cube.values.dtype)
         values = hashlib.sha256()
-        for _, part in read_rows(cube):
+        for _, part in read_parts(cube, in_order=True):
             values.update(np.ascontiguousarray(part).data)
         entry["values_sha256"] = values.hexdigest()
         if Path(cube.source).is_file():

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube
-from hsssl.prepare import read_rows, unmeasured_bands
+from hsssl.prepare import read_parts, unmeasured_bands
 
 __all__ = ["estimate_snr"]
 
@@ -52,8 +52,8 @@ def estimate_snr(cube: Cube) -> tuple[FloatArray, FloatArray]:
         raise ValueError(f"{cube.source}: no block of {_BLOCK} x {_BLOCK} valid pixels to estimate noise in")
     noise = np.median(blocks, axis=0) * np.abs(cube.scale)
     total, pixels = np.zeros(cube.bands), int(np.count_nonzero(cube.valid))
-    for rows, values in read_rows(cube):
-        total += values[cube.valid[rows]].astype(np.float64).sum(axis=0)
+    for part, values in read_parts(cube):
+        total += values[cube.valid[part]].astype(np.float64).sum(axis=0)
     signal = total / pixels * cube.scale + cube.offset
     void = unmeasured_bands(cube)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,7 +7,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["BLOCK", "TILE_BYTES", "Tile", "block_side", "cut_tiles", "read_ahead", "stream_tiles"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BLOCK",
+    "TILE_BYTES",
+    "Tile",
+    "block_side",
+    "cut_tiles",
+    "places_inside",
+    "read_ahead",
+    "stream_tiles",
+]
 
 #: Side of the blocks that maps are compressed in, in pixels.
 BLOCK = 256
@@ -72,12 +84,14 @@ def block_side(pixel_bytes: int) -> int:
     return side
 
 
-def cut_tiles(rows: int, cols: int, *, pixel_bytes: int, halo: int = 0) -> list[Tile]:
-    """Cut an image into tiles of whole blocks, as large as `TILE_BYTES` allows, row by row.
+def cut_tiles(
+    rows: int, cols: int, *, pixel_bytes: int, halo: int = 0, block: tuple[int, int] | None = None
+) -> list[Tile]:
+    """Cut an image into tiles of whole blocks of the map, as large as `TILE_BYTES` allows, row by row.
 
     Blocks of the file that a tile is written to are then compressed once. The tiles depend on the size of the
     image and of a pixel alone, not on where its values are: a scene in memory and the same in a file are
-    computed alike, to the last bit.
+    computed alike, to the last bit. Their order follows the blocks of the file that is read.
 
     Parameters
     ----------
@@ -87,6 +101,9 @@ def cut_tiles(rows: int, cols: int, *, pixel_bytes: int, halo: int = 0) -> list[
         What is held for a pixel, values and results together.
     halo : int
         Pixels to read around a tile.
+    block : tuple of 2 int, optional
+        Rows and columns of the blocks of the file that is read, where it has any (`hsssl.cube.block_of`): the
+        tiles of one come after each other.
 
     Returns
     -------
@@ -103,11 +120,14 @@ def cut_tiles(rows: int, cols: int, *, pixel_bytes: int, halo: int = 0) -> list[
     blocks = max(1, TILE_BYTES // (side * side * pixel_bytes))
     across = min(blocks, -(-cols // side))
     height, width = blocks // across * side, across * side
-    return [
+    tiles = [
         _tile(slice(top, min(top + height, rows)), slice(left, min(left + width, cols)), rows, cols, halo)
         for top in range(0, rows, height)
         for left in range(0, cols, width)
     ]
+    if block is None:
+        return tiles
+    return sorted(tiles, key=lambda tile: (tile.rows.start // block[0], tile.cols.start // block[1]))
 
 
 def _tile(rows: slice, cols: slice, height: int, width: int, halo: int) -> Tile:
@@ -116,6 +136,22 @@ def _tile(rows: slice, cols: slice, height: int, width: int, halo: int) -> Tile:
         slice(max(0, cols.start - halo), min(width, cols.stop + halo)),
     )
     return Tile(rows, cols, around)
+
+
+def places_inside(
+    places: NDArray[np.int64], width: int, rows: slice, cols: slice
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return which of ascending flat ``places`` of an image lie in a part, and their row and column in it.
+
+    Examples
+    --------
+    >>> [found.tolist() for found in places_inside(np.array([1, 5, 7]), 4, slice(1, 2), slice(1, 4))]
+    [[1, 2], [0, 0], [0, 2]]
+    """
+    first, last = np.searchsorted(places, (rows.start * width, rows.stop * width))
+    row, col = np.divmod(places[first:last], width)
+    within = (col >= cols.start) & (col < cols.stop)
+    return first + np.flatnonzero(within), row[within] - rows.start, col[within] - cols.start
 
 
 def read_ahead(parts: Sequence[Part], read: Callable[[Part], Values]) -> Iterator[tuple[Part, Values]]:

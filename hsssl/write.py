@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.cube import Cube, valid_pixels
+from hsssl.cube import Cube, block_of, valid_pixels
 from hsssl.envi_writer import Interleave, open_envi
 from hsssl.geotiff_writer import is_geotiff, open_raster, write_tile
 from hsssl.messages import say_once
@@ -159,7 +159,7 @@ def _stream(
 ) -> None:
     """Take the values of a cube to a file, changed on the way."""
     stream_tiles(
-        cut_tiles(cube.rows, cube.cols, pixel_bytes=_pixel_bytes(cube)),
+        cut_tiles(cube.rows, cube.cols, pixel_bytes=_pixel_bytes(cube), block=block_of(cube.values)),
         lambda tile: np.asarray(cube.values[tile.around]),
         lambda tile, values, _: change(values, tile),
         write,

@@ -12,13 +12,17 @@ import pytest
 from scipy.sparse import csr_array
 
 import hsssl
+from hsssl import stream
 from hsssl.cluster import CLUSTER_METHODS, Pixels, score_clusters
 from hsssl.cluster.elastic_net import fit_elastic_net
-from hsssl.cluster.features import averaged_components, spectra
+from hsssl.cluster.features import AveragedComponents, FeatureMap, Spectra, rows_at
 from hsssl.cluster.graph import spectral_clusters
-from hsssl.cluster.landmarks import cluster_coefficients
+from hsssl.cluster.landmarks import Votes
 from hsssl.cluster.ridge import ridge_coefficients, ridge_factor
+from hsssl.cluster.segment import find_clusters
 from hsssl.cube import Cube
+from hsssl.lazy import LazyValues
+from hsssl.readers import read
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +35,11 @@ def striped(rows: int = 24, cols: int = 36, bands: int = 12, seed: int = 0) -> t
     light = rng.uniform(0.7, 1.3, (rows, cols, 1))
     values = light * materials[truth] + rng.normal(0, 30, (rows, cols, bands))
     return Cube(values.astype(np.float32), wavelengths=np.linspace(450, 900, bands), source="striped"), truth
+
+
+def all_rows(features: FeatureMap, chosen: np.ndarray) -> np.ndarray:
+    """Return the features (n, d) of all chosen pixels."""
+    return rows_at(features, np.flatnonzero(chosen), chosen.shape[1])
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +96,20 @@ def test_subspaces_are_told_apart_by_self_expression(subspaces: tuple[np.ndarray
 
     points, truth = subspaces
     factor = ridge_factor(points, ridge=0.01)
-    found = cluster_coefficients(factor, factor, 3, neighbours=8, signed=False)
+    found = Votes.of(factor, factor, 3, neighbours=8, signed=False).found
     assert score_clusters(truth, found + 1).acc > 0.95
     assert score_clusters(truth, KMeans(3, n_init=5, random_state=0).fit_predict(points) + 1).acc < 0.75
 
 
 def test_the_elastic_net_tells_subspaces_apart(subspaces: tuple[np.ndarray, np.ndarray]) -> None:
     points, truth = subspaces
-    query, key, threshold = fit_elastic_net(points, steps=150, batch=100)
-    assert threshold > 0
-    found = cluster_coefficients(query, key, 3, threshold=threshold, neighbours=8, signed=False)
+    net = fit_elastic_net(points, steps=150, batch=100)
+    assert net.threshold > 0
+    query, key = net.encode(points)
+    found = Votes.of(query, key, 3, threshold=float(net.threshold), neighbours=8, signed=False).found
     assert score_clusters(truth, found + 1).acc > 0.9
     again = fit_elastic_net(points, steps=150, batch=100)
-    assert np.array_equal(again[0], query)
+    assert np.array_equal(again.encode(points)[0], query)
 
 
 @pytest.mark.parametrize("method", sorted(CLUSTER_METHODS.keys() - {"ae_subspace", "contrastive_clustering"}))
@@ -134,6 +144,43 @@ def test_landmarks_carry_the_clusters_to_the_others(method: str) -> None:
     assert score_clusters(truth, found).acc > (0.6 if method == "kmeans" else 0.95)
 
 
+@pytest.mark.parametrize("method", ["self_expressive", "elastic_net", "kmeans"])
+@pytest.mark.parametrize("name", ["map.tif", "map.hdr"])
+def test_written_tile_by_tile_the_clusters_are_those_of_memory(
+    method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "BLOCK", 16)
+    monkeypatch.setattr(stream, "TILE_BYTES", 1)
+    cube, _ = striped()
+    windows = []
+
+    def read_window(rows: slice, cols: slice, bands: np.ndarray) -> np.ndarray:
+        windows.append((rows, cols))
+        return cube.values[rows, cols][:, :, bands]
+
+    late = Cube(LazyValues(read_window, 24, 36, cube.values.dtype, np.arange(12)), cube.wavelengths)
+    how = {"clusters": 3, "method": method, "landmarks": 200}
+    assert hsssl.cluster(late, out=tmp_path / name, **how) == tmp_path / name
+    written = read(tmp_path / name)
+    assert written.values.dtype == np.uint8
+    np.testing.assert_array_equal(written.values[:, :, 0], hsssl.cluster(cube, **how))
+    # the last six are the tiles of the map, with what windows of 7 pixels reach beyond
+    reach = 0 if method == "kmeans" else 3
+    assert windows[-6:][0] == (slice(0, 16 + reach), slice(0, 16 + reach))
+    if name == "map.hdr":
+        assert "cluster 3" in (tmp_path / name).read_text()
+    with pytest.raises(FileExistsError, match="pass --overwrite"):
+        hsssl.cluster(late, out=tmp_path / name, **how)
+
+
+def test_tiles_of_landmarks_alone_are_not_read_again() -> None:
+    cube, _ = striped()
+    found = find_clusters(cube, 3, method="kmeans")
+    assert len(found.fitted.places) == 24 * 36
+    assert not any(found._read(tile) is not None for tile in found.fitted.features.tiles())
+    np.testing.assert_array_equal(found.image(), hsssl.cluster(cube, clusters=3, method="kmeans"))
+
+
 def test_pixels_not_measured_are_masked_and_never_spread() -> None:
     cube, truth = striped()
     values = cube.values.copy()
@@ -148,7 +195,7 @@ def test_pixels_not_measured_are_masked_and_never_spread() -> None:
     # features of the others are those of a scene in which other numbers stood there
     values[void] = 1e6
     other = Cube(values, wavelengths=cube.wavelengths, valid=~void, source="other")
-    ours, theirs = (averaged_components(Pixels(c, ~void)) for c in (broken, other))
+    ours, theirs = (all_rows(AveragedComponents.of(Pixels(c, ~void)), ~void) for c in (broken, other))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-2)
 
 
@@ -159,9 +206,10 @@ def test_missing_bands_of_a_valid_pixel_are_the_mean(caplog: pytest.LogCaptureFi
     partly = Cube(
         values, wavelengths=cube.wavelengths, valid=np.ones(truth.shape, dtype=bool), source="partly"
     )
-    rows = spectra(Pixels(partly, partly.valid))
+    pixels = Pixels(partly, partly.valid)
+    rows = all_rows(Spectra.of(pixels), partly.valid)
     np.testing.assert_allclose(rows[2 * 36 + 2, 5], np.nanmean(values[:, :, 5]), rtol=1e-5)
-    assert np.isfinite(averaged_components(Pixels(partly, partly.valid))).all()
+    assert np.isfinite(all_rows(AveragedComponents.of(pixels), partly.valid)).all()
     hsssl.cluster(partly, clusters=3)
     assert "1 of the pixels to cluster lack some bands" in caplog.text
 

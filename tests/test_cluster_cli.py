@@ -47,6 +47,19 @@ def test_a_map_with_scores(scene: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert np.array_equal(read(scene / "map.tif").values[:, :, 0] > 0, np.load(scene / "labels.npy") > 0)
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_map_as_envi_classification(scene: Path, labelled: bool) -> None:
+    given = words(scene, labelled=labelled)
+    given[given.index(str(scene / "map.tif"))] = str(scene / "map.img")
+    assert main([*given, "--progress"]) == 0
+    text = (scene / "map.hdr").read_text()
+    assert "file type = ENVI Classification" in text
+    assert f"class names = {{unlabelled, {'class' if labelled else 'cluster'} 1" in text
+    assert set(np.unique(read(scene / "map.hdr").values)) == {1, 2, 3}
+    assert "3 clusters" in (scene / "map.html").read_text()
+    assert (scene / "map.png").read_bytes()[1:4] == b"PNG"
+
+
 def test_without_labels_there_are_no_scores(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(scene, labelled=False)) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
@@ -64,5 +77,7 @@ def test_wrong_input_leaves_nothing(scene: Path, capsys: pytest.CaptureFixture[s
     assert "give --labels" in refused(capsys, words(scene, "--labelled-only", labelled=False))
     wrong = words(scene, labelled=False)
     wrong[wrong.index(str(scene / "map.tif"))] = str(scene / "map.png")
-    assert "a name that ends in .tif" in refused(capsys, wrong)
+    assert "end it in .tif" in refused(capsys, wrong)
+    wrong[wrong.index(str(scene / "map.png"))] = str(scene / "map.html")
+    assert "the page about the map has that name" in refused(capsys, wrong)
     assert files(scene) == before

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import weakref
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from scipy.io import loadmat
 
 import hsssl
 from hsssl.cli import main
 from hsssl.cube import Cube
+from hsssl.lazy import LazyValues
 from hsssl.readers import read
 from hsssl.unmix import (
     UNMIXERS,
@@ -23,7 +28,7 @@ from hsssl.unmix import (
     pure_pixels,
     sad,
 )
-from hsssl.unmix.figures import band_gaps, fitted
+from hsssl.unmix.figures import abundance_maps, band_gaps, fitted
 from hsssl.unmix.library import Library, read_library
 from hsssl.unmix.output import files_of, write_unmixing
 from mixtures import scene
@@ -112,6 +117,70 @@ def test_tiles_change_nothing(few_steps: None, monkeypatch: pytest.MonkeyPatch) 
             small.setattr(import_module("hsssl.stream"), "TILE_BYTES", 1)
             tiles = hsssl.unmix(scene(), endmembers=3, method=method, progress=False)
         np.testing.assert_allclose(tiles.abundances, whole.abundances, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("maps", ["geotiff", "envi"])
+def test_written_tile_by_tile_the_abundances_are_those_of_memory(
+    maps: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("hsssl.stream"), "BLOCK", 16)
+    monkeypatch.setattr(import_module("hsssl.stream"), "TILE_BYTES", 1)
+    cube, alive, windows = scene(), [0, 0], []
+    values = cube.values.copy()
+    values[7, 3] = np.nan
+
+    def read_window(rows: slice, cols: slice, bands: np.ndarray) -> np.ndarray:
+        windows.append((rows.stop - rows.start) * (cols.stop - cols.start))
+        part = values[rows, cols][:, :, bands]
+        alive[0] += 1
+        alive[1] = max(alive)
+        weakref.finalize(part, lambda: alive.__setitem__(0, alive[0] - 1))
+        return part
+
+    late = Cube(LazyValues(read_window, 24, 20, values.dtype, np.arange(12)), cube.wavelengths)
+    memory = hsssl.unmix(Cube(values, cube.wavelengths), endmembers=3)
+    alive[1], windows = 0, []
+    assert hsssl.unmix(late, endmembers=3, out=tmp_path / "mix", maps=maps) == tmp_path / "mix"
+    assert {file.name for file in (tmp_path / "mix").iterdir()} == set(files_of(maps))
+    suffix = {"geotiff": ".tif", "envi": ".hdr"}[maps]
+    np.testing.assert_array_equal(read(tmp_path / "mix" / f"abundances{suffix}").values, memory.abundances)
+    np.testing.assert_array_equal(read(tmp_path / "mix" / f"error{suffix}").values[:, :, 0], memory.error)
+    # two by two tiles, of which two are in memory; then the picture of the scene
+    assert windows[-5:-1] == [16 * 16, 16 * 4, 8 * 16, 8 * 4]
+    assert alive[1] <= 2
+    record = json.loads((tmp_path / "mix" / "unmixing.json").read_text())
+    assert (record["pixels"], record["left_out"]) == (479, 1)
+    means = [entry["mean_abundance"] for entry in record["endmembers"]]
+    np.testing.assert_allclose(means, np.nanmean(memory.abundances, axis=(0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(record["mean_error"], np.nanmean(memory.error), rtol=1e-5)
+    # the files of memory are the same, but for the place that the values came from
+    write_unmixing(tmp_path / "memory", memory, maps=maps)
+    for name in set(files_of(maps)) - {"report.html"}:
+        assert (tmp_path / "memory" / name).read_bytes() == (tmp_path / "mix" / name).read_bytes()
+
+
+def test_folders_that_cannot_be_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "error.png").touch()
+    nothing: Any = None  # whose first use would fail
+    for name, error, message in (
+        ("file", NotADirectoryError, "is a file"),
+        ("absent/mix", FileNotFoundError, "there is no folder"),
+        ("old", FileExistsError, r"error\.png: exists; pass --overwrite"),
+    ):
+        with pytest.raises(error, match=message):
+            hsssl.unmix(nothing, endmembers=2, out=tmp_path / name)
+    with pytest.raises(ValueError, match="did you mean envi"):
+        hsssl.unmix(nothing, endmembers=2, out=tmp_path / "new", maps="env")
+
+
+def test_pictures_of_many_or_large_maps_stay_small() -> None:
+    for rows, cols, p in ((30, 40, 20), (2500, 300, 9), (1200, 1200, 4), (5, 5, 1)):
+        shares = np.zeros((rows, cols, p), dtype=np.float32)
+        png = abundance_maps(shares, [f"endmember {k}" for k in range(p)])
+        assert max(Image.open(io.BytesIO(png)).size) <= 2100
 
 
 def test_a_part_of_many_pixels_is_enough(monkeypatch: pytest.MonkeyPatch, caplog) -> None:

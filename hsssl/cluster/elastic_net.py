@@ -63,6 +63,12 @@ class SelfExpressiveNet(nn.Module):
         """Return queries and keys (n, p) of pixels (n, d)."""
         return torch.tanh(self.query(x)), torch.tanh(self.key(x))
 
+    @torch.no_grad()
+    def encode(self, features: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return queries and keys (n, p) of pixels (n, d) of any length."""
+        query, key = self(_unit(features))
+        return query.numpy(), key.numpy()
+
     def loss(self, x: Tensor, rows: Tensor, *, fit: float, l1_share: float) -> Tensor:
         """Return the mean over rows of ``fit / 2 |x_i - (C x)_i|^2 + l1 |c_i|_1 + (1 - l1) / 2 |c_i|^2``.
 
@@ -92,8 +98,8 @@ def fit_elastic_net(
     fit: float = 200.0,
     l1_share: float = 0.9,
     lr: float = 2e-3,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """Train on a subset of pixels; return queries and keys of all of them, and the threshold.
+) -> SelfExpressiveNet:
+    """Train on a subset of pixels.
 
     Parameters
     ----------
@@ -112,11 +118,10 @@ def fit_elastic_net(
 
     Returns
     -------
-    query, key : ndarray, shape (n, p), float32
-    threshold : float
+    SelfExpressiveNet
+        Its `SelfExpressiveNet.encode` takes any pixels.
     """
-    x = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
-    x = nn.functional.normalize(x, dim=1)
+    x = _unit(features)
     generator = torch.Generator().manual_seed(stream_key(seed, 0, _NET))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, 1, _NET))
@@ -131,6 +136,9 @@ def fit_elastic_net(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    with torch.no_grad():
-        query, key = net(x)
-        return query.numpy(), key.numpy(), float(net.threshold)
+    return net.requires_grad_(False)
+
+
+def _unit(features: NDArray[np.floating[Any]]) -> Tensor:
+    rows = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+    return nn.functional.normalize(rows, dim=1)

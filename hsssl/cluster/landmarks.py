@@ -1,80 +1,126 @@
-"""From coefficients to clusters: the graph of all pixels, or of landmarks that the others then join."""
+"""From coefficients to clusters: the graph of some pixels, the landmarks, whose clusters the others join."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hsssl.cluster.features import FeatureMap, Pixels
 from hsssl.cluster.graph import spectral_clusters, symmetric_graph
 from hsssl_kernels import top_coefficients
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["cluster_coefficients", "coefficient_graph", "draw_landmarks"]
+__all__ = ["Fitted", "Votes", "coefficient_graph", "draw_landmarks"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.floating[Any]]
 _CHUNK = 16384
 
 
-def cluster_coefficients(
-    query: FloatArray,
-    key: FloatArray,
-    clusters: int,
-    *,
-    seed: int = 0,
-    neighbours: int = 50,
-    threshold: float = 0.0,
-    power: float = 1.0,
-    signed: bool = True,
-    landmarks: int = 8192,
-) -> IntArray:
-    """Return clusters (n,) by spectral clustering of the graph of the largest coefficients.
-
-    ``c_ij`` is the thresholded inner product of query i and key j (`hsssl_kernels.top_coefficients`). With
-    more pixels than ``landmarks``, so many drawn by the seed are clustered, and every other pixel joins the
-    cluster that its largest coefficients by them add up to, in O(n (d + neighbours)) memory.
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a method leaves: the clusters of its landmarks, and how any other pixel joins one.
 
     Parameters
     ----------
-    query, key : ndarray, shape (n, d), real
-        Of the pixels; one array for a symmetric C.
-    clusters : int
-        2 ... n - 1.
-    seed : int
-        Of landmarks and of the eigenvectors' iteration.
-    neighbours : int
-        Coefficients kept a pixel.
-    threshold : float
-        As in `hsssl_kernels.top_coefficients`.
-    power : float
-        What the coefficients are raised to.
-    signed : bool
-        Drop negative coefficients, rather than take them for their size.
-    landmarks : int
-        Most pixels in the graph.
+    features : FeatureMap
+        What pixels are told apart by.
+    join : callable
+        From the features (n, d) of pixels to their clusters (n,), from 0.
+    places : ndarray, shape (m,), int64
+        Flat numbers of the landmarks, ascending.
+    found : ndarray, shape (m,), int64
+        Their clusters.
     """
-    q, k = _tensors(query, key)
-    picked = draw_landmarks(len(q), landmarks, seed)
-    kept = min(neighbours, len(picked) - 1)
-    keys = k[picked]
-    how: dict[str, Any] = {"neighbours": kept, "threshold": threshold, "power": power, "signed": signed}
-    graph = symmetric_graph(*_weights(q[picked], keys, np.arange(len(picked)), **how))
-    found = spectral_clusters(graph, clusters, seed=seed)
-    labels = np.empty(len(q), dtype=np.int64)
-    labels[picked] = found
-    others = np.setdiff1d(np.arange(len(q)), picked, assume_unique=True)
-    for first in range(0, len(others), _CHUNK):
-        chunk = others[first : first + _CHUNK]
-        column, weight = _weights(q[chunk], keys, np.full(len(chunk), -1), **how)
-        votes = np.zeros((len(chunk), clusters))
-        np.add.at(votes, (np.arange(len(chunk))[:, None], found[column]), np.where(column >= 0, weight, 0))
-        labels[chunk] = votes.argmax(axis=1)
-    return labels
+
+    features: FeatureMap
+    join: Callable[[FloatArray], IntArray]
+    places: IntArray
+    found: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """Clusters of landmarks by their coefficients, and the votes by which other pixels join them.
+
+    ``c_ij`` is the thresholded inner product of query i and key j (`hsssl_kernels.top_coefficients`). The
+    graph of the landmarks' largest coefficients is cut by spectral clustering; every other pixel joins the
+    cluster that its largest coefficients by the landmarks add up to, in O(n neighbours) memory.
+
+    Parameters
+    ----------
+    keys : Tensor, shape (m, d)
+        Of the landmarks.
+    found : ndarray, shape (m,), int64
+        Their clusters, 0 ... clusters - 1.
+    clusters : int
+        How many.
+    how : dict
+        What `Votes.of` takes besides.
+    """
+
+    keys: torch.Tensor
+    found: IntArray
+    clusters: int
+    how: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        query: FloatArray,
+        key: FloatArray,
+        clusters: int,
+        *,
+        seed: int = 0,
+        neighbours: int = 50,
+        threshold: float = 0.0,
+        power: float = 1.0,
+        signed: bool = True,
+    ) -> Votes:
+        """Cluster landmarks.
+
+        Parameters
+        ----------
+        query, key : ndarray, shape (m, d), real
+            Of the landmarks; one array for a symmetric C.
+        clusters : int
+            2 ... m - 1.
+        seed : int
+            Of the eigenvectors' iteration.
+        neighbours : int
+            Coefficients kept a pixel.
+        threshold : float
+            As in `hsssl_kernels.top_coefficients`.
+        power : float
+            What the coefficients are raised to.
+        signed : bool
+            Drop negative coefficients, rather than take them for their size.
+        """
+        q, k = _tensors(query, key)
+        how: dict[str, Any] = {"threshold": threshold, "power": power, "signed": signed}
+        how["neighbours"] = min(neighbours, len(q) - 1)
+        graph = symmetric_graph(*_weights(q, k, np.arange(len(q)), **how))
+        return cls(k, spectral_clusters(graph, clusters, seed=seed), clusters, how)
+
+    def __call__(self, query: FloatArray) -> IntArray:
+        """Return the clusters (n,) that pixels join, by their queries (n, d); none of them is a landmark."""
+        (q,) = _tensors(query)
+        labels = np.empty(len(q), dtype=np.int64)
+        for first in range(0, len(q), _CHUNK):
+            chunk = q[first : first + _CHUNK]
+            column, weight = _weights(chunk, self.keys, np.full(len(chunk), -1), **self.how)
+            votes = np.zeros((len(chunk), self.clusters))
+            weight = np.where(column >= 0, weight, 0)
+            np.add.at(votes, (np.arange(len(chunk))[:, None], self.found[column]), weight)
+            labels[first : first + _CHUNK] = votes.argmax(axis=1)
+        return labels
 
 
 def coefficient_graph(query: FloatArray, key: FloatArray, *, neighbours: int = 50) -> csr_array:
@@ -110,8 +156,9 @@ def _tensors(*arrays: FloatArray) -> list[torch.Tensor]:
     return [torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device) for x in arrays]
 
 
-def draw_landmarks(n: int, landmarks: int, seed: int) -> IntArray:
-    """Return all of n rows, or ``landmarks`` of them drawn by the seed, ascending."""
-    if n <= landmarks:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, landmarks, replace=False))
+def draw_landmarks(pixels: Pixels, landmarks: int, seed: int) -> IntArray:
+    """Return the places of all pixels, or of ``landmarks`` of them drawn by the seed, ascending."""
+    places = pixels.places
+    if len(places) <= landmarks:
+        return places
+    return places[np.sort(np.random.default_rng(seed).choice(len(places), landmarks, replace=False))]

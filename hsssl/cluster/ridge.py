@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ridge_coefficients", "ridge_factor"]
+__all__ = ["ridge_coefficients", "ridge_factor", "ridge_weights"]
 
 FloatArray = NDArray[np.float64]
 
@@ -47,6 +47,14 @@ def ridge_factor(features: NDArray[np.floating[Any]], *, ridge: float = 0.1) -> 
     array([[0.5, 0. ],
            [0. , 0.8]])
     """
+    return np.asarray(features, dtype=np.float64) @ ridge_weights(features, ridge=ridge)
+
+
+def ridge_weights(features: NDArray[np.floating[Any]], *, ridge: float = 0.1) -> FloatArray:
+    """Return W (d, d) with ``Q = Z W``: rows that were not among Z are expressed by it too.
+
+    Parameters and errors as of `ridge_factor`.
+    """
     if not 0 < ridge < np.inf:
         raise ValueError(f"ridge: `ridge` must be finite and above 0, got {ridge}; try 0.1")
     z = np.asarray(features, dtype=np.float64)
@@ -56,8 +64,8 @@ def ridge_factor(features: NDArray[np.floating[Any]], *, ridge: float = 0.1) -> 
     if not energy[-1:].sum() > 0:
         raise ValueError("ridge: all features are 0; nothing expresses anything")
     penalty = ridge * energy.clip(0).mean()
-    factor: FloatArray = z @ (axes / np.sqrt(energy.clip(0) + penalty))
-    return factor
+    weights: FloatArray = axes / np.sqrt(energy.clip(0) + penalty)
+    return weights
 
 
 def ridge_coefficients(features: NDArray[np.floating[Any]], *, ridge: float = 0.1) -> FloatArray:

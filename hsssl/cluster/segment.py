@@ -2,21 +2,120 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cluster.features import Pixels
+from hsssl.cluster.landmarks import Fitted, draw_landmarks
 from hsssl.cluster.methods import CLUSTER_METHODS
 from hsssl.cube import Cube, not_measured
+from hsssl.maps import WriteTile, open_class_map, refuse_map
 from hsssl.messages import say_once, unknown_name
-from hsssl.prepare import prepare, read_rows
+from hsssl.prepare import prepare, read_parts
+from hsssl.quicklook import class_quicklook, refuse_quicklook
+from hsssl.stream import Tick, Tile, places_inside, stream_tiles
 
-__all__ = ["cluster"]
+__all__ = ["Clusters", "cluster", "find_clusters"]
 
 # What one Lanczos basis and one pivoted QR hold well; more clusters than this is another task.
 _MOST_CLUSTERS = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """The clusters of a scene's pixels, given out tile by tile.
+
+    Parameters
+    ----------
+    pixels : Pixels
+        What is clustered.
+    fitted : Fitted
+        What a method found.
+    clusters : int
+        How many there may be.
+    """
+
+    pixels: Pixels
+    fitted: Fitted
+    clusters: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each cluster, from 1."""
+        return tuple(f"cluster {number}" for number in range(1, self.clusters + 1))
+
+    def stream(self, write: WriteTile, *, progress: bool | None = None) -> None:
+        """Hand the clusters (rows, cols) of every tile to ``write``, uint8, 0 where a pixel is not chosen.
+
+        Tiles whose pixels are all landmarks are not read. ``write`` is called in another thread.
+        """
+        tiles = self.fitted.features.tiles()
+        stream_tiles(tiles, self._read, self._compute, write, desc="cluster", progress=progress)
+
+    def image(self, *, progress: bool | None = None) -> NDArray[np.int32]:
+        """Return the clusters (rows, cols) of the whole scene in memory."""
+        image = np.zeros(self.pixels.chosen.shape, dtype=np.int32)
+
+        def keep(tile: Tile, block: NDArray[np.uint8]) -> None:
+            image[tile.rows, tile.cols] = block
+
+        self.stream(keep, progress=progress)
+        return image
+
+    def _known(self, tile: Tile) -> NDArray[np.uint8]:
+        """Return the clusters of the landmarks in a tile, 0 elsewhere."""
+        which, row, col = places_inside(self.fitted.places, self.pixels.cube.cols, tile.rows, tile.cols)
+        block = np.zeros(self.pixels.chosen[tile.rows, tile.cols].shape, dtype=np.uint8)
+        block[row, col] = self.fitted.found[which] + 1
+        return block
+
+    def _read(self, tile: Tile) -> Any:
+        open_ones = self.pixels.chosen[tile.rows, tile.cols] & (self._known(tile) == 0)
+        return self.fitted.features.read(tile) if open_ones.any() else None
+
+    def _compute(self, tile: Tile, values: Any, tick: Tick) -> NDArray[np.uint8]:
+        block = self._known(tile)
+        if values is not None:
+            open_ones = self.pixels.chosen[tile.rows, tile.cols] & (block == 0)
+            rows = self.fitted.features.compute(tile, values, tick)[open_ones]
+            block[open_ones] = self.fitted.join(rows) + 1
+        return block
+
+
+@overload
+def cluster(
+    cube: Cube,
+    *,
+    clusters: int,
+    method: str = "self_expressive",
+    seed: int = 0,
+    mask: NDArray[Any] | None = None,
+    landmarks: int = 8192,
+    out: None = None,
+    overwrite: bool = False,
+    quicklook: Literal[False] = False,
+    progress: bool | None = None,
+) -> NDArray[np.int32]: ...
+
+
+@overload
+def cluster(
+    cube: Cube,
+    *,
+    clusters: int,
+    method: str = "self_expressive",
+    seed: int = 0,
+    mask: NDArray[Any] | None = None,
+    landmarks: int = 8192,
+    out: str | Path,
+    overwrite: bool = False,
+    quicklook: bool = False,
+    progress: bool | None = None,
+) -> Path: ...
 
 
 def cluster(
@@ -27,12 +126,16 @@ def cluster(
     seed: int = 0,
     mask: NDArray[Any] | None = None,
     landmarks: int = 8192,
-) -> NDArray[np.int32]:
-    """Return the cluster of every pixel of a cube, found without labels.
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    quicklook: bool = False,
+    progress: bool | None = None,
+) -> NDArray[np.int32] | Path:
+    """Return the cluster of every pixel of a cube, found without labels, or write the map to a file.
 
-    Above ``landmarks`` pixels, so many drawn by the seed are clustered, and the others join them by
-    their coefficients (nearest spectra in the baselines): memory grows with the pixels times some dozens of
-    features, never with their square.
+    Above ``landmarks`` pixels, so many drawn by the seed are clustered, and the others join them tile by
+    tile: by their coefficients by the landmarks, or nearest spectra in the baselines. With ``out``, memory is
+    bounded by the tile and the landmarks.
 
     Parameters
     ----------
@@ -50,17 +153,30 @@ def cluster(
         are marked is used. Averages over windows still take in all valid pixels.
     landmarks : int
         Most pixels in the graph.
+    out : path, optional
+        Write the map to this file (uint8, nodata 0, palette), a GeoTIFF (``.tif``) or, by any other
+        extension, an ENVI classification, and return no array.
+    overwrite : bool
+        Replace the file at ``out``, and the quick-look.
+    quicklook : bool
+        Write a PNG beside ``out`` too, named after it: the map in its palette, of at most some 1200 pixels a
+        side (`hsssl.quicklook`).
+    progress : bool, optional
+        Show a progress bar with pixels per second; None shows it on a terminal.
 
     Returns
     -------
     ndarray, shape (rows, cols), int32
-        1 ... clusters; 0 where nothing was measured or the mask says no. A cluster may be empty.
+        1 ... clusters; 0 where nothing was measured or the mask says no. A cluster may be empty. With
+        ``out``, its path.
 
     Raises
     ------
+    FileExistsError
+        If there is a file at ``out``, or the quick-look's, and ``overwrite`` is off.
     ValueError
         If there are fewer pixels (or fewer that differ) than clusters, the mask has another shape, nothing
-        in the cube varies, or a parameter is out of range.
+        in the cube varies, a parameter is out of range, or a quick-look is asked for without ``out``.
 
     References
     ----------
@@ -71,6 +187,31 @@ def cluster(
     --------
     >>> segments = cluster(cube, clusters=6)                                # doctest: +SKIP
     """
+    if out is not None:
+        refuse_map(out, overwrite=overwrite)  # before the work, not after it
+    if quicklook:
+        refuse_quicklook(out, overwrite=overwrite)
+    how: dict[str, Any] = {"method": method, "seed": seed, "mask": mask, "landmarks": landmarks}
+    found = find_clusters(cube, clusters, **how)
+    if out is None:
+        return found.image(progress=progress)
+    named: dict[str, Any] = {"highest": found.clusters, "class_names": found.names}
+    look = class_quicklook(out if quicklook else None, cube.rows, cube.cols, found.names)
+    with look as watch, open_class_map(out, cube, overwrite=overwrite, **named) as write:
+        found.stream(watch(write), progress=progress)
+    return Path(out)
+
+
+def find_clusters(
+    cube: Cube,
+    clusters: int,
+    *,
+    method: str = "self_expressive",
+    seed: int = 0,
+    mask: NDArray[Any] | None = None,
+    landmarks: int = 8192,
+) -> Clusters:
+    """Cluster the landmarks; no other pixel has joined them yet. Parameters and errors as of `cluster`."""
     if method not in CLUSTER_METHODS:
         raise unknown_name("cluster method", method, CLUSTER_METHODS)
     if isinstance(clusters, bool) or int(clusters) != clusters or not 2 <= clusters <= _MOST_CLUSTERS:
@@ -83,8 +224,8 @@ def cluster(
     prepared = prepare(cube)
     pixels = Pixels(prepared, chosen & prepared.valid)
     _check_pixels(pixels, clusters)
-    labels = CLUSTER_METHODS[method](pixels, int(clusters), seed, landmarks)
-    return pixels.spread(labels)
+    places = draw_landmarks(pixels, landmarks, seed)
+    return Clusters(pixels, CLUSTER_METHODS[method](pixels, int(clusters), seed, places), int(clusters))
 
 
 def _chosen(cube: Cube, mask: NDArray[Any] | None) -> NDArray[np.bool_]:
@@ -110,8 +251,8 @@ def _check_pixels(pixels: Pixels, clusters: int) -> None:
         )
     cube, lacking = pixels.cube, 0
     distinct: set[bytes] = set()
-    for strip, values in read_rows(cube):
-        rows = values[pixels.chosen[strip]]
+    for part, values in read_parts(cube):
+        rows = values[pixels.chosen[part]]
         lacking += int(not_measured(rows, cube.nodata).any(axis=1).sum())
         if len(distinct) < clusters:
             distinct.update(row.tobytes() for row in rows)

@@ -49,6 +49,7 @@ class BandFile:
     nodata: float | None
     crs: str | None
     transform: tuple[float, ...]
+    block: tuple[int, int]
     factor: int = 1
 
     @property
@@ -154,7 +155,7 @@ def read_band_files(
     centres, widths, names = _of_sensor(files, sensor, source)
     given = band_wavelengths(wavelengths, len(bands), source=source)
     return Cube(
-        values=load_or_defer(read_window, shape, dtype, lazy=lazy, source=source),
+        values=load_or_defer(read_window, shape, dtype, lazy=lazy, block=finest.block, source=source),
         wavelengths=centres if given is None else given,
         fwhm=widths if given is None else None,
         nodata=_common_nodata(bands, source),
@@ -180,7 +181,7 @@ def _inspect(file: Path) -> BandFile:
         transform = tuple(raster.transform)[:6]
         if not _is_place(transform):
             raise ValueError(f"{file}: its transform {transform} is no place; write it anew, or leave it out")
-        return BandFile(file, shape, dtype, raster.nodatavals[0], crs, transform)
+        return BandFile(file, shape, dtype, raster.nodatavals[0], crs, transform, raster.block_shapes[0])
 
 
 def _is_place(transform: tuple[float, ...]) -> bool:

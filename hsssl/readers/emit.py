@@ -11,7 +11,7 @@ import numpy as np
 from hsssl.cube import Cube
 from hsssl.lazy import load_or_defer
 from hsssl.messages import say_once
-from hsssl.readers.hdf5 import check_dataset, first, open_hdf5, read_hdf5_window, small_array
+from hsssl.readers.hdf5 import block_in, check_dataset, first, open_hdf5, read_hdf5_window, small_array
 from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def read_emit(
         data = file[_DATA]
         check_dataset(data, source=source)
         shape, dtype, nodata = data.shape, data.dtype, first(data.attrs.get("_FillValue"))
+        block = block_in(data, "rcb")
         held = {
             name: small_array(file, f"{_BANDS}/{name}", source=source)
             for name in ("wavelengths", "fwhm", "good_wavelengths")
@@ -82,7 +83,7 @@ def read_emit(
     say_once("%s: in the instrument's geometry, not orthorectified; maps of it have no coordinates", source)
     read_window = partial(read_hdf5_window, source, _DATA, "rcb")
     return Cube(
-        values=load_or_defer(read_window, shape, dtype, lazy=lazy, source=source),
+        values=load_or_defer(read_window, shape, dtype, lazy=lazy, block=block, source=source),
         wavelengths=to_nanometres(stated, unit="nm", source=source) if given is None else given,
         fwhm=widths if given is None else None,
         good_bands=held.get("good_wavelengths", np.ones(bands)) == 1,

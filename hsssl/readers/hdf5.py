@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hsssl.readers import Wavelengths
 
 __all__ = [
+    "block_in",
     "check_dataset",
     "epsg_wkt",
     "first",
@@ -131,14 +132,14 @@ def read_hdf5(
         sizes = dict(zip(axes, data.shape, strict=True))
         shape = (sizes["r"], sizes["c"], sizes["b"])
         attrs = {key: first(data.attrs.get(key)) for key in ("_FillValue", "scale_factor", "add_offset")}
-        dtype = data.dtype
+        dtype, block = data.dtype, block_in(data, axes)
         centres = band_wavelengths(wavelengths, shape[2], source=source)
         if centres is None:
             centres = _wavelengths(held, shape[2], source)
     read_window = partial(read_hdf5_window, source, name, axes)
     scaled = attrs["scale_factor"] is not None or attrs["add_offset"] is not None
     return Cube(
-        values=load_or_defer(read_window, shape, dtype, lazy=lazy, source=source),
+        values=load_or_defer(read_window, shape, dtype, lazy=lazy, block=block, source=source),
         wavelengths=centres,
         nodata=attrs["_FillValue"],
         scale=attrs["scale_factor"] or 1.0,
@@ -187,6 +188,14 @@ def _wavelengths(held: dict[str, Any], bands: int, source: str) -> NDArray[np.fl
             refuse_false_sizes(data, source=source)
             return to_nanometres(np.asarray(data), unit=unit, bands=bands, source=f"{source}: {name}")
     return None
+
+
+def block_in(dataset: Any, axes: str) -> tuple[int, int] | None:
+    """Return rows and columns of a dataset's chunks, None without any; ``axes`` as in `read_hdf5`."""
+    if dataset.chunks is None:
+        return None
+    sizes = dict(zip(axes, dataset.chunks, strict=True))
+    return sizes["r"], sizes["c"]
 
 
 def check_dataset(dataset: Any, *, source: str) -> None:

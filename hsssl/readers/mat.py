@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from hsssl.cube import Cube
 from hsssl.lazy import load_or_defer, refuse_empty_claim
 from hsssl.messages import say_once
-from hsssl.readers.hdf5 import check_dataset, is_hdf5, open_hdf5, read_hdf5_window, refuse_false_sizes
+from hsssl.readers.hdf5 import (
+    block_in,
+    check_dataset,
+    is_hdf5,
+    open_hdf5,
+    read_hdf5_window,
+    refuse_false_sizes,
+)
 from hsssl.readers.mat_elements import check_elements
 from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, unit_of_name
 
@@ -141,11 +148,11 @@ def _load_cube(path: str, name: str, variable: Variable, lazy: bool | None) -> A
         return load_variable(path, name)
     with open_hdf5(path) as file:
         check_dataset(file[name], source=path)
-        dtype = file[name].dtype
+        dtype, block = file[name].dtype, block_in(file[name], "bcr")
     # MATLAB stores column-major, so HDF5 shows the axes reversed.
     read_window = partial(read_hdf5_window, path, name, "bcr")
     rows, cols, bands = variable.shape
-    return load_or_defer(read_window, (rows, cols, bands), dtype, lazy=lazy, source=path)
+    return load_or_defer(read_window, (rows, cols, bands), dtype, lazy=lazy, block=block, source=path)
 
 
 def _unfold(path: str, name: str, size: tuple[int, int]) -> NDArray[Any]:

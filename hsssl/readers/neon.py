@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hsssl.cube import Cube
 from hsssl.lazy import load_or_defer
 from hsssl.readers.hdf5 import (
+    block_in,
     check_dataset,
     epsg_wkt,
     first,
@@ -79,7 +80,7 @@ def read_neon(
             raise ValueError(f"{source}: not a NEON tile: no group SITE/Reflectance with {_DATA}")
         data = file[f"{group}/{_DATA}"]
         check_dataset(data, source=source)
-        shape, dtype = data.shape, data.dtype
+        shape, dtype, block = data.shape, data.dtype, block_in(data, "rcb")
         given = band_wavelengths(wavelengths, shape[2], source=source)
         stated = small_array(file, f"{group}/{_SPECTRAL}/Wavelength", source=source)
         centres = to_nanometres(stated, unit="nm", bands=shape[2], source=source) if given is None else given
@@ -93,7 +94,7 @@ def read_neon(
         crs, transform = _place(file[group], source)
     read_window = partial(read_hdf5_window, source, f"{group}/{_DATA}", "rcb")
     return Cube(
-        values=load_or_defer(read_window, shape, dtype, lazy=lazy, source=source),
+        values=load_or_defer(read_window, shape, dtype, lazy=lazy, block=block, source=source),
         wavelengths=centres,
         fwhm=widths,
         good_bands=good,

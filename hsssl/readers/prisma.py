@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hsssl.cube import Cube
 from hsssl.lazy import LazyValues, load_or_defer
 from hsssl.messages import say_once
-from hsssl.readers.hdf5 import check_dataset, epsg_wkt, first, open_hdf5, read_hdf5_window
+from hsssl.readers.hdf5 import block_in, check_dataset, epsg_wkt, first, open_hdf5, read_hdf5_window
 from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def read_prisma(
         for cube in cubes:
             check_dataset(cube, source=source)
         rows, cols = cubes[0].shape[0], cubes[0].shape[2]
+        block = block_in(cubes[0], "rbc")
         if cubes[1].shape[::2] != (rows, cols):
             raise ValueError(f"{source}: its detectors have {cubes[0].shape} and {cubes[1].shape} numbers")
         counts, dtype = [cube.shape[1] for cube in cubes], np.result_type(*(cube.dtype for cube in cubes))
@@ -96,7 +97,7 @@ def read_prisma(
                 out[:, :, here] = read_hdf5_window(source, name, "rbc", r, c, wanted[here] - start)
         return out
 
-    values = load_or_defer(read_window, (rows, cols, sent.size), dtype, lazy=lazy, source=source)
+    values = load_or_defer(read_window, (rows, cols, sent.size), dtype, lazy=lazy, block=block, source=source)
     given = band_wavelengths(wavelengths, sent.size, source=source)
     centres = to_nanometres(stated[sent], unit="nm", source=source) if given is None else given
     widths = widths_nm(fwhm[sent].tolist(), stated[sent].tolist(), unit="nm", source=source)

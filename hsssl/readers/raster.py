@@ -117,6 +117,7 @@ def _read_open(raster: Any, file: Path, given: Wavelengths, lazy: bool | None) -
         (raster.height, raster.width, bands),
         dtype,
         lazy=lazy,
+        block=raster.block_shapes[0],
         source=source,
     )
     nodata = _nodata(raster, source)

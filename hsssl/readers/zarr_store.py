@@ -88,7 +88,7 @@ def read_zarr(
     dataset = f'ZARR:"{store}":/{name}' if name else f'ZARR:"{store}"'
     options = {"DIM_Y": str(rows_at), "DIM_X": str(cols_at)}
     with _hint_for_version_3(about), open_gdal(dataset, **options) as raster:
-        shape = (raster.height, raster.width, raster.count)
+        shape, block = (raster.height, raster.width, raster.count), raster.block_shapes[0]
         dtype = np.result_type(*raster.dtypes)
         if dtype.kind not in "iuf":
             raise ValueError(f"{store}: values are {dtype}, want integers or real numbers")
@@ -104,7 +104,7 @@ def read_zarr(
     given = band_wavelengths(wavelengths, shape[2], source=str(store))
     read_window = partial(read_gdal_window, dataset, dtype, options=options)
     return Cube(
-        values=load_or_defer(read_window, shape, dtype, lazy=lazy, source=str(store)),
+        values=load_or_defer(read_window, shape, dtype, lazy=lazy, block=block, source=str(store)),
         wavelengths=_wavelengths(about["attrs"], shape[2], str(store)) if given is None else given,
         nodata=None if nodata is None else float(nodata),
         crs=crs,

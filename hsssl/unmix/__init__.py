@@ -11,9 +11,10 @@ from hsssl.unmix.metrics import (
     signal_to_reconstruction_error,
     spectral_angles,
 )
+from hsssl.unmix.mixture import Unmixing
 from hsssl.unmix.number import hysime
 from hsssl.unmix.pure_pixels import pure_pixels
-from hsssl.unmix.scene import UNMIXERS, Unmixing, unmix
+from hsssl.unmix.scene import UNMIXERS, unmix
 from hsssl.unmix.solvers import fcls, nnls, sunsal
 
 __all__ = [

@@ -16,6 +16,8 @@ __all__ = ["abundance_maps", "band_gaps", "endmember_spectra", "error_map", "fit
 _FAINT, _GREY = "#d5d9de", "#808080"
 _OURS, _REFERENCE = "#0072b2", "#d55e00"  # Okabe and Ito (2008): told apart with any colour vision
 _SIDE = 420
+# A picture is no longer than about this, in PNG pixels, whatever number of maps is in it.
+_LONGEST = 2000
 # Neighbours further apart than this many usual steps have bands missing between them.
 _GAP_STEPS = 2.5
 
@@ -137,11 +139,12 @@ def _broken(axis: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDA
 
 def _maps(maps: Sequence[NDArray[Any]], names: Sequence[str], highest: float, scale: str) -> bytes:
     rows, cols = maps[0].shape
-    step = max(1, math.ceil(max(rows, cols) / (2 * _SIDE)))
+    most = _LONGEST // math.ceil(math.sqrt(len(maps))) - 46
+    step = math.ceil(max(rows, cols) / min(2 * _SIDE, most))
     shown = [panel[::step, ::step] for panel in maps]
-    times = max(1, _SIDE // max(shown[0].shape))
+    times = max(1, min(_SIDE, most) // max(shown[0].shape))
     high, wide = (side * times for side in shown[0].shape)
-    across = max(1, min(len(maps), 1600 // (wide + 16)))
+    across = max(1, min(len(maps), _LONGEST // (wide + 16)))
     deep = math.ceil(len(maps) / across)
     pad, line, bar = 16, 30, 74
     full, tall = max(across * (wide + pad) + pad, 480), deep * (high + line) + pad + bar

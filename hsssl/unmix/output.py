@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,17 +16,19 @@ from numpy.typing import NDArray
 
 from hsssl.atomic import refuse_existing
 from hsssl.figures import false_colour
-from hsssl.maps import write_raster
+from hsssl.maps import open_map
 from hsssl.messages import unknown_name
+from hsssl.quicklook import Thinned
 from hsssl.report import figure_html, html_page
 from hsssl.report_parts import table
+from hsssl.stream import Tile
 from hsssl.unmix.figures import abundance_maps, endmember_spectra, error_map
 from hsssl.unmix.learned import RULES
 from hsssl.unmix.library import Library, envi_library, library_csv
 from hsssl.unmix.metrics import spectral_angles
-from hsssl.unmix.scene import Unmixing
+from hsssl.unmix.mixture import Mixture, Unmixing
 
-__all__ = ["FILES", "MapFormat", "files_of", "matched", "write_unmixing"]
+__all__ = ["FILES", "MapFormat", "files_of", "matched", "refuse_unmixing", "write_unmixing"]
 
 MapFormat = Literal["geotiff", "envi"]
 _MAPS: dict[MapFormat, tuple[str, ...]] = {
@@ -55,33 +58,50 @@ def files_of(maps: MapFormat = "geotiff") -> tuple[str, ...]:
     return _MAPS[maps] + _OTHERS
 
 
+def refuse_unmixing(
+    folder: str | os.PathLike[str], *, maps: MapFormat = "geotiff", overwrite: bool = False
+) -> None:
+    """Raise, before any work is done, what `write_unmixing` would say about the folder."""
+    root = Path(folder)
+    if not root.parent.is_dir():
+        raise FileNotFoundError(f"{root}: there is no folder {root.parent}; create it first")
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"{root}: is a file; give the name of a folder")
+    files_of(maps)
+    for name in sorted(FILES):
+        refuse_existing(root / name, overwrite=overwrite)
+
+
 def write_unmixing(
     folder: str | os.PathLike[str],
-    mix: Unmixing,
+    mix: Unmixing | Mixture,
     *,
     reference: Library | None = None,
     maps: MapFormat = "geotiff",
     overwrite: bool = False,
+    progress: bool | None = None,
 ) -> Path:
     """Write an unmixing into a folder: every file of `files_of`, or none.
 
     ``abundances.tif`` (float32, NaN where not measured, a band an endmember, georeferenced as the cube) and
     ``error.tif``, or both as ENVI images; ``endmembers.csv`` and the ENVI library ``endmembers.sli`` with its
-    header; ``report.html``, one file with the pictures inside; the pictures; ``unmixing.json`` with settings
-    and figures.
+    header; ``report.html``, one file with the pictures inside; the pictures, for which large scenes are
+    thinned; ``unmixing.json`` with settings and figures. Maps are written tile by tile.
 
     Parameters
     ----------
     folder : path
         Made if its parent exists.
-    mix : Unmixing
-        What `hsssl.unmix` returned.
+    mix : Unmixing or Mixture
+        What `hsssl.unmix` returned; or a mixture whose abundances are made on their way to the file.
     reference : Library, optional
         Spectra to draw beside the endmembers; matched by least total angle.
     maps : {"geotiff", "envi"}
         Format of the abundances and the error.
     overwrite : bool
         Replace the files of an earlier unmixing there.
+    progress : bool, optional
+        Show a bar with pixels per second while a mixture is written; None shows it on a terminal.
 
     Returns
     -------
@@ -97,19 +117,13 @@ def write_unmixing(
     OSError
         If it cannot be written; what was in the folder is then as before.
     """
-    root = Path(folder)
-    if not root.parent.is_dir():
-        raise FileNotFoundError(f"{root}: there is no folder {root.parent}; create it first")
-    if root.exists() and not root.is_dir():
-        raise NotADirectoryError(f"{root}: is a file; give the name of a folder")
-    names = files_of(maps)
-    for name in FILES:
-        refuse_existing(root / name, overwrite=overwrite)
+    refuse_unmixing(folder, maps=maps, overwrite=overwrite)
+    root, names = Path(folder), files_of(maps)
     pairs = matched(mix, reference)
     made = root.with_name(f".{root.name}.{secrets.token_hex(6)}.tmp")
     made.mkdir()
     try:
-        _write(made, mix, pairs, maps)
+        _write(made, mix, pairs, maps, progress)
         root.mkdir(exist_ok=True)
         for name in names:  # all are whole and on the disk; the report comes last
             (made / name).replace(root / name)
@@ -123,7 +137,7 @@ def write_unmixing(
 Pair = tuple[str, float, NDArray[np.float64]]
 
 
-def matched(mix: Unmixing, reference: Library | None) -> list[Pair | None]:
+def matched(mix: Unmixing | Mixture, reference: Library | None) -> list[Pair | None]:
     """Return for each endmember the reference spectrum matched to it: name, angle (radians), spectrum.
 
     The matching has the least total angle; where there are fewer references, endmembers stay without.
@@ -140,12 +154,31 @@ def matched(mix: Unmixing, reference: Library | None) -> list[Pair | None]:
     return pairs
 
 
-def _write(root: Path, mix: Unmixing, pairs: list[Pair | None], maps: MapFormat) -> None:
+@dataclass(eq=False)
+class _Seen:
+    """What is kept of an unmixing that goes by: thinned maps for the pictures, and sums over all pixels."""
+
+    maps: Thinned
+    total: NDArray[np.float64]  # (p + 1,), of the abundances and of the error
+    pixels: int = 0
+
+    def put(self, tile: Tile, block: NDArray[np.float32]) -> None:
+        known = np.isfinite(block[:, :, -1])
+        self.pixels += int(np.count_nonzero(known))
+        self.total += block[known].sum(axis=0, dtype=np.float64)
+        self.maps.put(tile, block)
+
+    @property
+    def mean(self) -> list[float]:
+        """Mean abundances and, last, the mean error."""
+        return [float(part) for part in self.total / self.pixels]
+
+
+def _write(
+    root: Path, mix: Unmixing | Mixture, pairs: list[Pair | None], maps: MapFormat, progress: bool | None
+) -> None:
     cube, names = mix.cube, mix.names
-    suffix = Path(_MAPS[maps][0]).suffix
-    write_raster(root / f"abundances{suffix}", mix.abundances, cube, nodata=np.nan, descriptions=names)
-    error_name = ["RMS reconstruction error"]
-    write_raster(root / f"error{suffix}", mix.error, cube, nodata=np.nan, descriptions=error_name)
+    seen = _write_maps(root, mix, Path(_MAPS[maps][0]).suffix, progress)
     measured = cube.wavelengths is not None
     axis = cube.wavelengths if cube.wavelengths is not None else cube.source_index.astype(np.float64)
     head = "wavelength_nm" if measured else "band"
@@ -155,18 +188,19 @@ def _write(root: Path, mix: Unmixing, pairs: list[Pair | None], maps: MapFormat)
     )
     (root / "endmembers.hdr").write_bytes(header)
     (root / "endmembers.sli").write_bytes(data)
-    record = _record(mix, pairs)
+    record = _record(mix, pairs, seen)
     (root / "unmixing.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     drawn = [None if pair is None else (f"{pair[0]}, SAD {pair[1]:.3f}", pair[2]) for pair in pairs]
-    highest = max(1.0, float(np.nanpercentile(mix.abundances, 98))) if mix.rule == "nnls" else 1.0
+    abundances, error = seen.maps.image[:, :, :-1], seen.maps.image[:, :, -1]
+    highest = max(1.0, float(np.nanpercentile(abundances, 98))) if mix.rule == "nnls" else 1.0
     pictures = {
-        "abundances.png": abundance_maps(mix.abundances, _titles(names, pairs), highest=highest),
+        "abundances.png": abundance_maps(abundances, _titles(names, pairs), highest=highest),
         "endmembers.png": endmember_spectra(mix.endmembers, axis, names, measured=measured, references=drawn),
-        "error.png": error_map(mix.error),
+        "error.png": error_map(error),
     }
     for name, png in pictures.items():
         (root / name).write_bytes(png)
-    (root / "report.html").write_text(_page(mix, pairs, pictures), encoding="utf-8")
+    (root / "report.html").write_text(_page(mix, record, pictures), encoding="utf-8")
     for file in root.iterdir():
         with file.open("r+b") as opened:
             os.fsync(opened.fileno())
@@ -178,30 +212,55 @@ def _titles(names: Sequence[str], pairs: list[Pair | None]) -> list[str]:
     return [name if pair is None else f"{number}: {pair[0]}" for number, (name, pair) in both]
 
 
-def _record(mix: Unmixing, pairs: list[Pair | None]) -> dict[str, Any]:
-    known = np.isfinite(mix.abundances).all(axis=2)
+def _write_maps(root: Path, mix: Unmixing | Mixture, suffix: str, progress: bool | None) -> _Seen:
+    """Write abundances and error tile by tile, and return what was seen of them."""
+    cube, p = mix.cube, len(mix.endmembers)
+    seen = _Seen(Thinned.of(cube.rows, cube.cols, p + 1), np.zeros(p + 1))
+    layout: dict[str, Any] = {"dtype": "float32", "nodata": np.nan, "block": mix.block}
+    error_name = ["RMS reconstruction error"]
+    with (
+        open_map(root / f"abundances{suffix}", cube, count=p, descriptions=mix.names, **layout) as shares,
+        open_map(root / f"error{suffix}", cube, count=1, descriptions=error_name, **layout) as error,
+    ):
+
+        def write(tile: Tile, block: NDArray[np.float32]) -> None:
+            shares(tile, block[:, :, :-1])
+            error(tile, block[:, :, -1])
+            seen.put(tile, block)
+
+        mix.stream(write, progress=progress)
+    return seen
+
+
+def _record(mix: Unmixing | Mixture, pairs: list[Pair | None], seen: _Seen) -> dict[str, Any]:
+    *shares, error = seen.mean
     return {
         "cube": mix.cube.source, "method": mix.method, "rule": mix.rule, "seed": mix.seed,
-        "pseudo_endmembers": mix.pseudo, "pixels": int(known.sum()), "left_out": int((~known).sum()),
+        "pseudo_endmembers": mix.pseudo, "pixels": seen.pixels,
+        "left_out": mix.cube.rows * mix.cube.cols - seen.pixels,
         "bands": [int(band) for band in mix.cube.source_index],
-        "mean_error": float(mix.error[known].mean()),
+        "mean_error": error,
         "endmembers": [
-            {"name": name, "mean_abundance": float(mix.abundances[:, :, k][known].mean())}
+            {"name": name, "mean_abundance": share}
             | ({} if pair is None else {"reference": pair[0], "sad": pair[1]})
-            for k, (name, pair) in enumerate(zip(mix.names, pairs, strict=True))
+            for name, share, pair in zip(mix.names, shares, pairs, strict=True)
         ],
     }  # fmt: skip
 
 
-def _page(mix: Unmixing, pairs: list[Pair | None], pictures: dict[str, bytes]) -> str:
-    record, cube = _record(mix, pairs), mix.cube
+def _page(mix: Unmixing | Mixture, record: dict[str, Any], pictures: dict[str, bytes]) -> str:
+    cube, compared = mix.cube, any("sad" in entry for entry in record["endmembers"])
     rule = RULES.get(mix.rule, "the network's own output")
     rows = [
         [entry["name"], f"{100 * entry['mean_abundance']:.1f}"]
-        + ([] if not any(pairs) else [entry.get("reference", "–"), f"{entry['sad']:.3f}" if pair else "–"])
-        for entry, pair in zip(record["endmembers"], pairs, strict=True)
+        + (
+            [entry.get("reference", "–"), f"{entry['sad']:.3f}" if "sad" in entry else "–"]
+            if compared
+            else []
+        )
+        for entry in record["endmembers"]
     ]
-    head = ["endmember", "mean abundance, %"] + (["nearest reference", "SAD, radians"] if any(pairs) else [])
+    head = ["endmember", "mean abundance, %"] + (["nearest reference", "SAD, radians"] if compared else [])
     facts = [
         cube.source, f"{cube.rows} × {cube.cols} pixels", f"{cube.bands} bands used",
         f"{record['left_out']:,} pixels left out", f"method {mix.method}, seed {mix.seed}",

@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from hsssl.cube import Cube, not_measured
 from hsssl.messages import say_once
-from hsssl.prepare import read_rows
+from hsssl.prepare import read_parts
+from hsssl.stream import places_inside
 
 __all__ = ["measured_pixels", "sample_pixels"]
 
-# Values that endmembers are learnt from: a quarter of a GiB as float32.
-LEARN_VALUES = 2**26
+#: Most values that endmembers are learnt from: 128 MiB as float32, and some times that on the way.
+LEARN_VALUES = 2**25
 
 
 def measured_pixels(cube: Cube) -> NDArray[np.bool_]:
@@ -22,9 +23,9 @@ def measured_pixels(cube: Cube) -> NDArray[np.bool_]:
     """
     measured = cube.valid.copy()
     negative = 0
-    for rows, values in read_rows(cube):
-        measured[rows] &= ~not_measured(values, cube.nodata).any(axis=2)
-        known = values[measured[rows]]
+    for part, values in read_parts(cube):
+        measured[part] &= ~not_measured(values, cube.nodata).any(axis=2)
+        known = values[measured[part]]
         negative += int(np.count_nonzero(known * cube.scale + cube.offset < 0)) if known.size else 0
     lost = int(cube.valid.sum() - measured.sum())
     if lost:
@@ -59,8 +60,7 @@ def sample_pixels(cube: Cube, measured: NDArray[np.bool_], *, seed: int = 0) -> 
         )
         places = np.sort(np.random.default_rng(seed).choice(places, most, replace=False))
     spectra = np.empty((places.size, cube.bands), dtype=np.float32)
-    for rows, values in read_rows(cube):
-        first, last = np.searchsorted(places, (rows.start * cube.cols, rows.stop * cube.cols))
-        at = places[first:last] - rows.start * cube.cols
-        spectra[first:last] = values.reshape(-1, cube.bands)[at]
+    for (rows, cols), values in read_parts(cube):
+        which, row, col = places_inside(places, cube.cols, rows, cols)
+        spectra[which] = values[row, col]
     return spectra
