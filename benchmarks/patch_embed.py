@@ -24,6 +24,7 @@ from torch import Tensor
 
 from hsssl_kernels import spectral_patch_embed
 from hsssl_kernels.spectral_patch_embed.reference import spectral_patch_embed_reference
+from hsssl_kernels.spectral_views.pages import release_idle
 
 __all__ = ["SHAPES", "Shape", "conv3d", "inputs", "main", "ours", "unfold_matmul"]
 
@@ -144,6 +145,7 @@ def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, dev
             for peer, run in each.items():
                 taken[peer].append(times(lambda run=run: run, device, options.seconds, 2)["median_ms"])
         row[passed] = {peer: median(ms) for peer, ms in taken.items()}
+    release_idle()  # or memory that is kept would not be counted
     row["extra_peak_mib"] = {peer: extra_peak_mib(run, device) for peer, run in runs["both"].items()}
     return row
 

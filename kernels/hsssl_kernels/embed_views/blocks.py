@@ -15,7 +15,7 @@ from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
-from hsssl_kernels.spectral_views.pages import use_large_pages
+from hsssl_kernels.spectral_views.pages import empty_again
 from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.paths import views_by
 from hsssl_kernels.spectral_views.spec import ViewSpec
@@ -59,7 +59,7 @@ def embed_in_blocks(
 ) -> tuple[Tensor, Tensor]:
     """Return tokens (B, V, D) of view a and of view b."""
     shape = (len(source.centres), source.tokens, weight.shape[1])
-    tokens = [use_large_pages(weight.new_empty(shape)) for _ in range(2)]
+    tokens = [empty_again(shape, weight.dtype, weight.device) for _ in range(2)]
 
     @torch.no_grad()  # the mode is a thread's own
     def part(samples: slice) -> None:

@@ -26,7 +26,7 @@ from hsssl_kernels.spectral_patch_embed.gather import (
 )
 from hsssl_kernels.spectral_patch_embed.table import table_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
-from hsssl_kernels.spectral_views.pages import use_large_pages
+from hsssl_kernels.spectral_views.pages import empty_again
 from hsssl_kernels.spectral_views.parallel import run_apart
 
 __all__ = ["embed_blocked", "weight_grad_blocked"]
@@ -50,7 +50,7 @@ def embed_blocked(
     table = torch.zeros(1, dim, dtype=wide, device=work.x.device) if table is None else table.to(wide)
     if len(table) > 1 or grouped:
         table = table.repeat_interleave(work.groups * work.space // len(table), 0)  # (G S, D)
-    tokens = use_large_pages(weight.new_empty(work.batch * work.kept, dim))
+    tokens = empty_again((work.batch * work.kept, dim), weight.dtype, weight.device)
     before = torch.empty_like(tokens) if keep else tokens.new_empty(0, dim)
     stats = weight_t.new_empty(2, len(before))
     affine = None if norm is None else (norm[0].to(wide), norm[1].to(wide), norm[2])

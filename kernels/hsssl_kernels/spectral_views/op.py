@@ -72,8 +72,8 @@ def spectral_views(
     Returns
     -------
     view_a, view_b : Tensor, shape (B, bands, patch_size, patch_size), ``dtype``
-        The two views, on the cube's device. On the CPU of a Linux machine the memory of the last two views
-        of 4 MiB or more that are gone is kept for the next ones.
+        The two views, on the cube's device. On the CPU of a Linux machine the memory of the last four views
+        or tokens of 4 MiB or more that are gone, up to 1 GiB, is kept for the next ones.
 
     Raises
     ------

@@ -13,27 +13,35 @@ from math import prod
 import torch
 from torch import Tensor
 
-__all__ = ["empty_again", "release_idle", "use_large_pages"]
+__all__ = ["empty_again", "release_idle"]
 
 _LARGE = 1 << 21
-# Mappings that no tensor uses any more, at most as many as one call returns.
-_idle: deque[mmap.mmap] = deque(maxlen=2)
+# Mappings that no tensor uses any more, the latest first: two views and the tokens of each, 1 GiB in all.
+_idle: deque[mmap.mmap] = deque()
+_MOST, _MOST_BYTES = 4, 1 << 30
 
 
 def empty_again(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a tensor of any values, if it is large in memory that an earlier one had of the same size.
 
     Linux hands over fresh memory filled with zeros, and takes it back when the tensor is gone: for two views
-    of 512 patches that costs a fifth of making them. So the memory of the last two tensors is kept,
-    as the allocator of a GPU does; a tensor's memory serves again only once nothing refers to it.
+    of 512 patches that costs a fifth of making them. So the memory of the last four tensors is kept, up to
+    1 GiB, as the allocator of a GPU does; a tensor's memory serves again only once nothing refers to it.
     """
     size = -(-prod(shape) * dtype.itemsize // _LARGE) * _LARGE
     if sys.platform != "linux" or device.type != "cpu" or size < 2 * _LARGE:
         return torch.empty(shape, dtype=dtype, device=device)
     memory = _mapping(size)
     lease = (ctypes.c_char * size).from_buffer(memory)  # lives as long as the tensor's storage
-    weakref.finalize(lease, _idle.append, memory).atexit = False
+    weakref.finalize(lease, _give_back, memory).atexit = False
     return torch.frombuffer(lease, dtype=dtype, count=prod(shape)).view(shape)
+
+
+def _give_back(memory: mmap.mmap) -> None:
+    _idle.appendleft(memory)
+    with contextlib.suppress(IndexError):  # another thread was faster
+        while len(_idle) > _MOST or sum(map(len, list(_idle))) > _MOST_BYTES:
+            _idle.pop()
 
 
 def release_idle() -> None:
@@ -51,17 +59,3 @@ def _mapping(size: int) -> mmap.mmap:
     with contextlib.suppress(OSError):  # a hint, which the system may refuse
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
-
-
-def use_large_pages(x: Tensor) -> Tensor:
-    """Ask Linux to back a new tensor on the CPU by large pages where it can; return the tensor.
-
-    First touching 50 MB took 40 ms in small pages, more than computing what goes there, and 7 ms in
-    large ones (measured on a 2-core x86-64 Linux machine). It is a hint: a refusal changes nothing.
-    """
-    if sys.platform == "linux" and x.device.type == "cpu" and x.nbytes >= 2 * _LARGE:
-        first = -(-x.data_ptr() // _LARGE) * _LARGE
-        last = (x.data_ptr() + x.nbytes) // _LARGE * _LARGE
-        madvise = ctypes.CDLL(None).madvise
-        madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), ctypes.c_int(mmap.MADV_HUGEPAGE))
-    return x
