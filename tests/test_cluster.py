@@ -235,6 +235,9 @@ CUBE, TRUTH = striped(6, 6)
         (CUBE, {"clusters": 300}, r"got 300"),
         (CUBE, {"clusters": 40}, r"striped: 36 pixels to cluster, more than 40 are needed"),
         (CUBE, {"clusters": 3, "method": "self_expresive"}, r"did you mean self_expressive"),
+        (CUBE, {"clusters": None}, r"clusters must be a whole number in 2 ... 255, got None"),
+        (CUBE, {"clusters": 3, "landmarks": 50.5}, r"landmarks must be a whole number, got 50.5"),
+        (CUBE, {"clusters": 3, "seed": -1}, r"seed must be a whole number, at least 0, got -1"),
         (CUBE, {"clusters": 3, "landmarks": 8}, r"landmarks must be at least 4 a cluster, 12, got 8"),
         (
             CUBE,

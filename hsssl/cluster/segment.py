@@ -214,18 +214,27 @@ def find_clusters(
     """Cluster the landmarks; no other pixel has joined them yet. Parameters and errors as of `cluster`."""
     if method not in CLUSTER_METHODS:
         raise unknown_name("cluster method", method, CLUSTER_METHODS)
-    if isinstance(clusters, bool) or int(clusters) != clusters or not 2 <= clusters <= _MOST_CLUSTERS:
+    if not _is_whole(clusters) or not 2 <= clusters <= _MOST_CLUSTERS:
         raise ValueError(
-            f"cluster: clusters must be a whole number in 2 ... {_MOST_CLUSTERS}, got {clusters}"
+            f"cluster: clusters must be a whole number in 2 ... {_MOST_CLUSTERS}, got {clusters!r}"
         )
+    if not _is_whole(landmarks):
+        raise ValueError(f"cluster: landmarks must be a whole number, got {landmarks!r}")
     if landmarks < 4 * clusters:
         raise ValueError(f"cluster: landmarks must be at least 4 a cluster, {4 * clusters}, got {landmarks}")
+    if not _is_whole(seed) or seed < 0:
+        raise ValueError(f"cluster: seed must be a whole number, at least 0, got {seed!r}")
     chosen = _chosen(cube, mask)
     prepared = prepare(cube)
     pixels = Pixels(prepared, chosen & prepared.valid)
     _check_pixels(pixels, clusters)
-    places = draw_landmarks(pixels, landmarks, seed)
-    return Clusters(pixels, CLUSTER_METHODS[method](pixels, int(clusters), seed, places), int(clusters))
+    places = draw_landmarks(pixels, int(landmarks), int(seed))
+    return Clusters(pixels, CLUSTER_METHODS[method](pixels, int(clusters), int(seed), places), int(clusters))
+
+
+def _is_whole(value: Any) -> bool:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and float(value).is_integer()
 
 
 def _chosen(cube: Cube, mask: NDArray[Any] | None) -> NDArray[np.bool_]:
