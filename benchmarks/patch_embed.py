@@ -23,8 +23,8 @@ from measure import extra_peak_mib, limit_memory, machine, times
 from torch import Tensor
 
 from hsssl_kernels import spectral_patch_embed
+from hsssl_kernels.pages import release_idle
 from hsssl_kernels.spectral_patch_embed.reference import spectral_patch_embed_reference
-from hsssl_kernels.spectral_views.pages import release_idle
 
 __all__ = ["SHAPES", "Shape", "conv3d", "inputs", "main", "ours", "unfold_matmul"]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hsssl_kernels import ViewSpec, spectral_views
-from hsssl_kernels.spectral_views.pages import release_idle
+from hsssl_kernels.pages import release_idle
 
 __all__ = ["SCENES", "PatchDataset", "eager_views", "loader_views", "main", "ours", "scene"]
 

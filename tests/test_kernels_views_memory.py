@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hsssl_kernels import spectral_views
+from hsssl_kernels.pages import empty_again
+from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.spectral_views import blocked, compiled
-from hsssl_kernels.spectral_views.pages import empty_again
-from hsssl_kernels.spectral_views.parallel import run_apart
 from view_inputs import FULL, NONE, inputs, views
 
 
@@ -53,7 +53,7 @@ def test_an_error_in_a_thread_is_raised_here() -> None:
 def test_a_forked_process_has_threads_of_its_own() -> None:
     script = (
         "import os, torch\n"
-        "from hsssl_kernels.spectral_views.parallel import run_apart\n"
+        "from hsssl_kernels.parallel import run_apart\n"
         "torch.set_num_threads(2)\n"
         "halves = [slice(0, 1), slice(1, 2)]\n"
         "run_apart(lambda part: None, halves, 2)\n"

@@ -1,4 +1,8 @@
-"""Loops that Numba compiles for the CPU, where plain torch would pass over memory again and again."""
+"""Loops that Numba compiles for the CPU, where plain torch would pass over memory again and again.
+
+This file and those named ``loops.py`` in the folders of ops alone import Numba and NumPy, and are themselves
+imported only where Numba is installed (`hsssl_kernels.dispatch.compiles_loops`).
+"""
 
 # Numba's decorators have no types.
 # mypy: disable-error-code="no-untyped-call"

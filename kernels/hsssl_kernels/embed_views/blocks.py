@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
+from hsssl_kernels.pages import empty_again
+from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
-from hsssl_kernels.spectral_views.pages import empty_again
-from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.paths import views_by
 from hsssl_kernels.spectral_views.spec import ViewSpec
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
+from hsssl_kernels.pages import empty_again
+from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.spectral_patch_embed.gather import (
     TokenGatherer,
     in_memory_order,
@@ -26,8 +28,6 @@ from hsssl_kernels.spectral_patch_embed.gather import (
 )
 from hsssl_kernels.spectral_patch_embed.table import table_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
-from hsssl_kernels.spectral_views.pages import empty_again
-from hsssl_kernels.spectral_views.parallel import run_apart
 
 __all__ = ["embed_blocked", "weight_grad_blocked"]
 

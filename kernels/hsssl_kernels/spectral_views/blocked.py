@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hsssl_kernels.pages import empty_again
+from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.draws import NOTHING, Draws, choose, draw_words
 from hsssl_kernels.spectral_views.noise import noise_table
-from hsssl_kernels.spectral_views.pages import empty_again
-from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.plan import Block, Scene, plan
 from hsssl_kernels.spectral_views.spec import ViewSpec
 

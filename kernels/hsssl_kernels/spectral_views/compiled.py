@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hsssl_kernels.pages import empty_again
+from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.draws import cosines
-from hsssl_kernels.spectral_views.pages import empty_again
-from hsssl_kernels.spectral_views.parallel import run_apart
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
 __all__ = ["spectral_views_compiled"]
