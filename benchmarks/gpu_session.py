@@ -1,128 +1,131 @@
 """One visit to a GPU: check every kernel and tile against float64, tune the table, then time everything.
 
-`PYTHONPATH=kernels python benchmarks/gpu_session.py OUT` writes checks, the table and the times into OUT.
-Each part is written as soon as it is known, and a tile that is wrong stops the timing.
+`PYTHONPATH=kernels:. python benchmarks/gpu_session.py OUT` writes checks, the table and the times into OUT.
+Checks compile in several processes, as a kernel takes seconds; nothing is timed beside them. Each part is
+written as soon as it is known, and an op that is wrong stops the timing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import subprocess
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import patch_embed
 import run
 import torch
 import views
 from measure import error, machine, value_and_gradients
-from ops import OPS, OTHERS
+from ops import OPS
 
 from hsssl_kernels import ViewSpec, nt_xent, spectral_views, table, tune
 from hsssl_kernels.launch import architecture
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
 from hsssl_kernels.spectral_views.reference import spectral_views_reference
 
-ROWS, QUICK = 1500, [16384, 65536, 262144]
+PARTS = ("checks", "tune", "time")
+ROWS, DIMS = 1500, (20, 64, 128, 256, 384, 1024)
+SIZES = [16384, 65536, 262144]
+
+
+class Job(NamedTuple):
+    """A check of one kernel and configuration: what it is, and what says whether it is right."""
+
+    run: Callable[..., dict[str, Any]]
+    given: tuple[Any, ...]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder for the results")
-    parser.add_argument("--no-tune", action="store_true", help="keep the table as it is")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--kernel", nargs="+", help="kernels to tune (default: all of this GPU's table)")
+    parser.add_argument("--processes", type=int, default=14, help="that compile and check at a time")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time spent on each measurement, about")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("gpu_session: needs a CUDA or ROCm device, found none", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    checks = {"ops": check_ops(), "tiles": check_tiles(), "views": check_views()}
-    checks["patch_embed"] = check_patch_embed()
-    written = {"machine": machine("cuda")} | checks
-    (options.out / "checks.json").write_text(json.dumps(written, indent=1) + "\n")
-    wrong = [c for part in checks.values() for c in part if not c["right"]]
-    for c in wrong:
-        print("wrong:", c, file=sys.stderr)
-    if wrong:
+    if "checks" in options.part and not check_all(options):
         return 1
-    if not options.no_tune:
-        tuned = tune_all()
-        (options.out / "tuned.json").write_text(json.dumps(tuned, indent=1) + "\n")
-        (options.out / "table.py").write_text(tune.render())
-    code = 0
-    for n in QUICK:  # a file each: a failure at the largest keeps the rest
-        extra = ["--no-peers"] if n > 65536 else []
-        code |= run.main(
-            ["--op", "nt_xent", "info_nce", "--n", str(n), "--out", f"{options.out}/bench_{n}.json", *extra]
-        )
-    rest = [name for name in (*OPS, *OTHERS) if name not in ("nt_xent", "info_nce")]
-    return code | run.main(["--op", *rest, "--n", "16384", "--out", f"{options.out}/bench_rest.json"])
+    if "tune" in options.part:
+        tune_all(options)
+    return time_all(options) if "time" in options.part else 0
 
 
-def check_ops() -> list[dict[str, Any]]:
-    """Check every op in every dtype and several widths."""
-    found = []
-    for name, op in OPS.items():
-        for label, dtype in run.DTYPES.items():
-            for dim in (20, 64, 128, 256, 384, 1024):
-                right, errors = run.check(op, dim, dtype, "cuda")
-                found.append({"op": name, "dtype": label, "dim": dim, "right": right, **errors})
-    return found
+def check_all(options: argparse.Namespace) -> bool:
+    """Check everything, write checks.json, and return whether all is right."""
+    jobs = [*op_jobs(), *tile_jobs(), *view_jobs(), *patch_embed_jobs()]
+    start = time.perf_counter()
+    with _pool(options) as pool:
+        found = list(pool.map(_run_job, jobs))
+    wrong = [f for f in found if not f["right"]]
+    written = {"machine": machine("cuda"), "checked": len(found), "wrong": len(wrong), "checks": found}
+    (options.out / "checks.json").write_text(json.dumps(written, indent=1) + "\n")
+    for f in wrong:
+        print("wrong:", f, file=sys.stderr)
+    took = time.perf_counter() - start
+    print(f"{len(found)} checks in {took:.0f} s, {len(wrong)} wrong", file=sys.stderr, flush=True)
+    return not wrong
 
 
-def check_tiles() -> list[dict[str, Any]]:
-    """Check every row of this GPU's table: fixed shift and running maximum, unit rows and raw ones."""
+def _pool(options: argparse.Namespace) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn"))
+
+
+def _run_job(job: Job) -> dict[str, Any]:
+    start = time.perf_counter()
+    try:
+        found = job.run(*job.given)
+    except Exception as failure:  # does not compile or launch: as wrong as a wrong number
+        lines = str(failure).splitlines() or [""]
+        found = {"right": False, "failure": f"{type(failure).__name__}: {lines[0][:200]}"}
+    torch.cuda.empty_cache()
+    given = [str(g) for g in job.given]
+    return {
+        "check": job.run.__name__,
+        "given": given,
+        "seconds": round(time.perf_counter() - start, 1),
+    } | found
+
+
+def op_jobs() -> list[Job]:
+    """Every op in every dtype and several widths."""
+    return [Job(check_op, case) for case in product(OPS, run.DTYPES, DIMS)]
+
+
+def check_op(name: str, dtype: str, dim: int) -> dict[str, Any]:
+    right, errors = run.check(OPS[name], dim, run.DTYPES[dtype], "cuda")
+    return {"right": right, **errors}
+
+
+def tile_jobs() -> list[Job]:
+    """Every row of this GPU's table for log-sum-exps: fixed shift and running maximum, unit rows and raw."""
     found = []
     arch = architecture(torch.empty(1, device="cuda"))
     for (kernel, a, size), entries in table.TABLE.items():
         if a != arch or kernel != "lse_bwd":
             continue  # the backward's check runs the forward of the same width
-        for largest, tile in entries:
-            for dtype in [torch.float32] if size == 4 else [torch.bfloat16, torch.float16]:
+        for largest, _ in entries:
+            for dtype in ["fp32"] if size == 4 else ["bf16", "fp16"]:
                 for temperature, normalize in ((0.1, True), (0.015, True), (0.01, False), (0.1, False)):
-                    found.append(
-                        _check_tile(min(largest, 1000), dtype, temperature, normalize) | {"tile": tuple(tile)}
-                    )
+                    found.append(Job(check_tile, (min(largest, 1000), dtype, temperature, normalize)))
     return found
 
 
-def check_views() -> list[dict[str, Any]]:
-    """Check that views are the reference's up to rounding, with everything drawn and with nothing."""
-    found = []
-    for name in views.SCENES:
-        data = views.scene(name, "cuda")
-        for label, dtype in run.DTYPES.items():
-            for kind, spec in (("full", replace(ViewSpec(), smooth=0.5)), ("none", ViewSpec.none())):
-                settings = {"patch_size": views.PATCH, "spec": spec, "seed": 3, "step": 5, "dtype": dtype}
-                ours = spectral_views(backend="triton", **data, **settings)
-                right = spectral_views_reference(**data, **settings)
-                off = max(
-                    (a.double() - b.double()).abs().max().item() for a, b in zip(ours, right, strict=True)
-                )
-                floor = max(1e-5, 16 * torch.finfo(dtype).eps)  # values reach some tens
-                found.append(
-                    {"scene": name, "dtype": label, "spec": kind, "right": off <= floor, "error": off}
-                )
-    return found
-
-
-def check_patch_embed() -> list[dict[str, Any]]:
-    """Check tokens of every benchmarked shape, raw or not, all of them and a quarter."""
-    found = []
-    for name, shape in patch_embed.SHAPES.items():
-        for label, dtype in run.DTYPES.items():
-            for raw, masked in product((False, True), repeat=2):
-                off = patch_embed.check(patch_embed.inputs(shape, raw, masked, dtype, "cuda"), shape)
-                right = off <= max(1e-5, 2 * torch.finfo(dtype).eps)
-                case = {"shape": name, "dtype": label, "raw": raw, "masked": masked}
-                found.append(case | {"right": right, "error": off})
-    return found
-
-
-def _check_tile(dim: int, dtype: torch.dtype, temperature: float, normalize: bool) -> dict[str, Any]:
-    inputs = OPS["nt_xent"].inputs(ROWS, dim, dtype, "cuda")
+def check_tile(dim: int, dtype: str, temperature: float, normalize: bool) -> dict[str, Any]:
+    narrow = run.DTYPES[dtype]
+    inputs = OPS["nt_xent"].inputs(ROWS, dim, narrow, "cuda")
     if not normalize:
         inputs = [x / dim**0.5 for x in inputs]
 
@@ -134,29 +137,86 @@ def _check_tile(dim: int, dtype: torch.dtype, temperature: float, normalize: boo
 
     exact = value_and_gradients(plain, [x.double() for x in inputs])
     ours, theirs = error(fused, inputs, exact), error(plain, inputs, exact)
-    floor = max(1e-6, torch.finfo(dtype).eps / 8) / temperature
-    return {
-        "dim": dim,
-        "dtype": str(dtype),
-        "temperature": temperature,
-        "normalize": normalize,
-        "right": all(a <= 2 * b + floor for a, b in zip(ours, theirs, strict=True)),
-        "fused": ours,
-        "plain": theirs,
-    }
+    floor = max(1e-6, torch.finfo(narrow).eps / 8) / temperature
+    right = all(a <= 2 * b + floor for a, b in zip(ours, theirs, strict=True))
+    return {"right": right, "fused": ours, "plain": theirs}
 
 
-def tune_all() -> list[dict[str, Any]]:
-    """Tune every entry of this GPU's table; return the five fastest tiles of each."""
+def view_jobs() -> list[Job]:
+    """Views of every benchmarked scene with everything drawn and with nothing."""
+    return [Job(check_views, case) for case in product(views.SCENES, run.DTYPES, ("full", "none"))]
+
+
+def check_views(name: str, dtype: str, kind: str) -> dict[str, Any]:
+    """Compare views with the reference: the same bits."""
+    data = views.scene(name, "cuda")
+    spec = replace(ViewSpec(), smooth=0.5) if kind == "full" else ViewSpec.none()
+    settings = {"patch_size": views.PATCH, "spec": spec, "seed": 3, "step": 5, "dtype": run.DTYPES[dtype]}
+    ours = spectral_views(backend="triton", **data, **settings)
+    right = spectral_views_reference(**data, **settings)
+    pairs = list(zip(ours, right, strict=True))
+    off = max((a.double() - b.double()).abs().max().item() for a, b in pairs)
+    return {"right": all(torch.equal(a, b) for a, b in pairs), "error": off}
+
+
+def patch_embed_jobs() -> list[Job]:
+    """Tokens of every benchmarked shape, raw or not, all of them and a quarter."""
+    names = patch_embed.LARGE  # the smaller ones differ in the batch alone
+    return [Job(check_patch_embed, case) for case in product(names, run.DTYPES, (False, True), (False, True))]
+
+
+def check_patch_embed(name: str, dtype: str, raw: bool, masked: bool) -> dict[str, Any]:
+    narrow, shape = run.DTYPES[dtype], patch_embed.LARGE[name]
+    off = patch_embed.check(patch_embed.inputs(shape._replace(batch=4), raw, masked, narrow, "cuda"), shape)
+    return {"right": off <= max(1e-5, 2 * torch.finfo(narrow).eps), "error": off}
+
+
+def tune_all(options: argparse.Namespace) -> None:
+    """Tune every entry of this GPU's table: write the five fastest tiles of each, and the table."""
     arch = architecture(torch.empty(1, device="cuda"))
+    keys = [key for key in table.TABLE if key[1] == arch and key[0] in (options.kernel or [key[0]])]
+    entries = [(key, i) for key in keys for i in range(len(table.TABLE[key]))]
+    jobs = [(key, i, tile) for key, i in entries for tile in tune.tiles_to_try(key, i)]
+    start = time.perf_counter()
+    with _pool(options) as pool:
+        right = list(pool.map(tune.is_right, *zip(*jobs, strict=True), chunksize=2))
+    took = time.perf_counter() - start
+    print(f"{len(jobs)} tiles compiled in {took:.0f} s, {sum(right)} right", file=sys.stderr, flush=True)
     found = []
-    for key, entries in table.TABLE.items():
-        for i in range(len(entries) if key[1] == arch else 0):
-            timed = tune.tune_entry(key, i, 16384 if key[2] == 2 else 4096)
-            found.append(
-                {"key": key, "largest": entries[i][0], "ms": [(ms, tuple(t)) for ms, t in timed[:5]]}
-            )
-    return found
+    for key, i in entries:
+        good = [tile for (k, j, tile), r in zip(jobs, right, strict=True) if (k, j) == (key, i) and r]
+        timed = tune.tune_entry(key, i, 16384 if key[2] == 2 else 4096, good)
+        rows = [(ms, tuple(t)) for ms, t in timed[:5]]
+        found.append({"key": key, "largest": table.TABLE[key][i][0], "ms": rows})
+        print(key, found[-1]["largest"], rows[:2], file=sys.stderr, flush=True)
+        (options.out / "tuned.json").write_text(json.dumps(found, indent=1) + "\n")
+        (options.out / "table.py").write_text(tune.render())
+
+
+def time_all(options: argparse.Namespace) -> int:
+    """Time every op; a process each, so that a failure in one keeps the rest, and memory is clean."""
+    here = Path(__file__).parent
+    rest = [name for name in OPS if name not in ("nt_xent", "info_nce")]
+    calls = {
+        "gpu_views": ["views.py", "--compile", "--rounds", "3", "--no-loader"],
+        "gpu_views_bf16": ["views.py", "--compile", "--rounds", "3", "--no-loader", "--dtype", "bf16"],
+        "gpu_patch_embed": ["patch_embed.py", "--compile", "--rounds", "3"],
+        "gpu_step": ["step.py", "--rounds", "2", "--seconds", "2"],
+    }
+    for n in SIZES:
+        peers = ["--no-peers"] if n > 65536 else []
+        calls[f"gpu_infonce_{n}"] = ["run.py", "--op", "nt_xent", "info_nce", "--n", str(n), *peers]
+    calls["gpu_rest"] = ["run.py", "--op", *rest, "--n", "16384"]
+    code = 0
+    for name, (script, *given) in calls.items():
+        start = time.perf_counter()
+        shared = [] if "--seconds" in given else ["--seconds", str(options.seconds)]
+        out = ["--out", str(options.out / f"{name}.json")]
+        done = subprocess.run([sys.executable, str(here / script), *given, *shared, *out], check=False)
+        took = time.perf_counter() - start
+        print(f"{name}: {took:.0f} s, exit {done.returncode}", file=sys.stderr, flush=True)
+        code |= done.returncode
+    return code
 
 
 if __name__ == "__main__":

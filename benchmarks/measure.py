@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import platform
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch import Tensor
 
 __all__ = [
     "ceilings",
+    "copy_gbps",
     "count_cpu_time",
     "error",
     "extra_peak_mib",
+    "host_ms",
     "limit_memory",
     "machine",
     "release",
@@ -47,17 +50,16 @@ def synchronize(device: str) -> None:
 
 
 def times(run: Callable[[], Any], device: str, seconds: float, least: int = 3) -> dict[str, float]:
-    """Return median, 20 and 80 % of the milliseconds a call; ``run`` prepares, and returns what is timed."""
+    """Return median, 20 and 80 % of the milliseconds a call; ``run`` prepares, and returns what is timed.
+
+    On a GPU it is the device's time, with nothing in its cache and the host running ahead.
+    """
     run()()
     synchronize(device)
+    time_one = _gpu_seconds if device == "cuda" else _seconds
     taken: list[float] = []
     while len(taken) < least or (sum(taken) < seconds and len(taken) < 100):
-        timed = run()
-        synchronize(device)
-        start = _clock["now"]()
-        timed()
-        synchronize(device)
-        taken.append(_clock["now"]() - start)
+        taken.append(time_one(run()))
     tenths = quantiles(taken, n=10, method="inclusive")
     return {
         "median_ms": 1e3 * tenths[4],
@@ -65,6 +67,39 @@ def times(run: Callable[[], Any], device: str, seconds: float, least: int = 3) -
         "p80_ms": 1e3 * tenths[7],
         "calls": len(taken),
     }
+
+
+def _seconds(timed: Callable[[], Any]) -> float:
+    start = _clock["now"]()
+    timed()
+    return float(_clock["now"]() - start)
+
+
+def _gpu_seconds(timed: Callable[[], Any]) -> float:
+    _beyond_the_cache().zero_()  # which also keeps the device busy until all of the call is queued
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    timed()
+    end.record()
+    end.synchronize()
+    return 1e-3 * start.elapsed_time(end)
+
+
+@functools.cache
+def _beyond_the_cache() -> Tensor:
+    return torch.empty(2**30, dtype=torch.uint8, device="cuda")
+
+
+def host_ms(run: Callable[[], Any], calls: int = 50) -> float:
+    """Return the median milliseconds that a call keeps the host, on a GPU that does the work meanwhile."""
+    taken = []
+    for _ in range(calls):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        taken.append(1e3 * (time.perf_counter() - start))
+    torch.cuda.synchronize()
+    return median(taken)
 
 
 def extra_peak_mib(run: Callable[[], Any], device: str) -> float | None:
@@ -141,14 +176,19 @@ def ceilings(dtype: torch.dtype, device: str) -> dict[str, float]:
     n = 8192 if device == "cuda" else 3072
     a, b = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(2))
     matmul = times(lambda: lambda: a @ b, device, 1.0)
+    return {
+        "matmul_tflops": 2 * n**3 / matmul["median_ms"] / 1e9,
+        "copy_gbps": copy_gbps(device),
+        "exp2_gops": _exp2_ceiling(device),
+    }
+
+
+def copy_gbps(device: str) -> float:
+    """Return GB/s of a large copy, bytes read and bytes written."""
     source = torch.empty(2**28 if device == "cuda" else 2**26, dtype=torch.float32, device=device).zero_()
     target = torch.empty_like(source).zero_()
     copy = times(lambda: lambda: target.copy_(source), device, 1.0)
-    return {
-        "matmul_tflops": 2 * n**3 / matmul["median_ms"] / 1e9,
-        "copy_gbps": 2 * source.nbytes / copy["median_ms"] / 1e6,
-        "exp2_gops": _exp2_ceiling(device),
-    }
+    return 2 * source.nbytes / copy["median_ms"] / 1e6
 
 
 def _exp2_ceiling(device: str) -> float:

@@ -26,7 +26,7 @@ from hsssl_kernels import spectral_patch_embed
 from hsssl_kernels.pages import release_idle
 from hsssl_kernels.spectral_patch_embed.reference import spectral_patch_embed_reference
 
-__all__ = ["SHAPES", "Shape", "conv3d", "inputs", "main", "ours", "unfold_matmul"]
+__all__ = ["LARGE", "SHAPES", "Shape", "conv3d", "inputs", "main", "ours", "unfold_matmul"]
 
 
 class Shape(NamedTuple):
@@ -44,6 +44,12 @@ SHAPES = {
     "9x9": Shape(256, 200, 9, 3, 10, 128),
     "11x11": Shape(256, 200, 11, 1, 10, 128),
     "64x64": Shape(32, 200, 64, 8, 10, 256),
+}
+# Batches that fill a GPU.
+LARGE = {
+    "9x9 large": SHAPES["9x9"]._replace(batch=4096),
+    "11x11 large": SHAPES["11x11"]._replace(batch=1024),
+    "64x64 large": SHAPES["64x64"]._replace(batch=256),
 }
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -116,7 +122,7 @@ def check(named: dict[str, Any], shape: Shape) -> float:
 
 def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, device: str) -> dict[str, Any]:
     """Return times of all implementations on one input, forward and forward + backward."""
-    shape, dtype = SHAPES[name], DTYPES[options.dtype]
+    shape, dtype = (SHAPES | LARGE)[name], DTYPES[options.dtype]
     named = inputs(shape, raw, masked, dtype, device)
     off = check(named, shape)
     if not off <= max(1e-5, 2 * torch.finfo(dtype).eps):  # NaN fails too
@@ -159,7 +165,7 @@ def _forward_backward(
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--shape", nargs="+", choices=[*SHAPES, *LARGE], help="default: a CPU's or a GPU's")
     parser.add_argument("--dtype", choices=list(DTYPES), help="default: bf16 on a GPU, fp32 elsewhere")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     parser.add_argument("--seconds", type=float, default=0.5, help="time of one measurement in one round")
@@ -171,10 +177,10 @@ def main(arguments: list[str] | None = None) -> int:
     options.dtype = options.dtype or ("bf16" if device == "cuda" else "fp32")
     result: dict[str, Any] = {"machine": machine(device), "dtype": options.dtype, "rows": []}
     print(
-        f"{'shape':<7}{'input':<7}{'tokens':<8}{'implementation':<21}"
+        f"{'shape':<12}{'input':<7}{'tokens':<8}{'implementation':<21}"
         f"{'forward':>9}{'both':>9}{'ours / it':>16}"
     )
-    for name in options.shape:
+    for name in options.shape or (LARGE if device == "cuda" else SHAPES):
         for raw, masked in ((False, False), (False, True), (True, False), (True, True)):
             try:
                 with limit_memory(device):
@@ -195,7 +201,7 @@ def print_row(row: dict[str, Any]) -> None:
     for peer, forward in row["forward"].items():
         both = row["both"][peer]
         ratios = [row[p]["hsssl_kernels"] / row[p][peer] for p in ("forward", "both")]
-        head = f"{row['shape']:<7}{row['input']:<7}{'25 %' if row['masked'] else 'all':<8}{peer:<21}"
+        head = f"{row['shape']:<12}{row['input']:<7}{'25 %' if row['masked'] else 'all':<8}{peer:<21}"
         print(f"{head}{forward:>9.2f}{both:>9.2f}{ratios[0]:>9.3f}{ratios[1]:>7.3f}", flush=True)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import extra_peak_mib, machine, times
+from measure import copy_gbps, extra_peak_mib, host_ms, machine, times
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -29,29 +29,30 @@ __all__ = ["SCENES", "PatchDataset", "eager_views", "loader_views", "main", "our
 
 OURS = "hsssl_kernels"
 
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Rows, columns and bands of Pavia University and Indian Pines.
 SCENES = {"610x340x103": (610, 340, 103), "145x145x200": (145, 145, 200)}
-PATCH, BATCH = 11, 512
+PATCH, BATCH, GPU_BATCH = 11, 512, 4096
 
 
-def scene(name: str, device: str) -> dict[str, Tensor]:
+def scene(name: str, device: str, batch: int = BATCH) -> dict[str, Tensor]:
     """Return a generated int16 cube of a real scene's size, centres, and what normalises it."""
     rows, cols, bands = SCENES[name]
     g = torch.Generator().manual_seed(0)
     cube = torch.randint(0, 4000, (rows, cols, bands), generator=g).to(torch.int16)
-    centres = torch.stack([torch.randint(n, (BATCH,), generator=g) for n in (rows, cols)], 1)
+    centres = torch.stack([torch.randint(n, (batch,), generator=g) for n in (rows, cols)], 1)
     mean, scale = cube.float().mean((0, 1)), 1 / cube.float().std((0, 1))
     found = {"cube": cube, "centres": centres, "mean": mean, "scale": scale}
     return {k: v.to(device) for k, v in found.items()}
 
 
-def ours(data: dict[str, Tensor], spec: ViewSpec, step: int = 0) -> tuple[Tensor, Tensor]:
-    return spectral_views(**data, patch_size=PATCH, spec=spec, seed=0, step=step)
+def ours(data: dict[str, Tensor], spec: ViewSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return spectral_views(**data, patch_size=PATCH, spec=spec, seed=0, step=0, dtype=dtype)
 
 
-def eager_views(data: dict[str, Tensor], spec: ViewSpec) -> tuple[Tensor, Tensor]:
+def eager_views(data: dict[str, Tensor], spec: ViewSpec, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Make two views in eager torch as people write it: one operation after another on the whole batch."""
-    return _eager_view(**data, spec=spec), _eager_view(**data, spec=spec)
+    return _eager_view(**data, spec=spec).to(dtype), _eager_view(**data, spec=spec).to(dtype)
 
 
 def _eager_view(cube: Tensor, centres: Tensor, mean: Tensor, scale: Tensor, spec: ViewSpec) -> Tensor:
@@ -177,7 +178,8 @@ def loader_views(
 ) -> Iterator[list[Tensor]]:
     """Yield batches of two views from a DataLoader over `PatchDataset`."""
     on_cpu = {k: v.cpu() for k, v in data.items()}
-    return iter(DataLoader(PatchDataset(on_cpu, spec, batches * BATCH), BATCH, num_workers=workers))
+    batch = len(data["centres"])
+    return iter(DataLoader(PatchDataset(on_cpu, spec, batches * batch), batch, num_workers=workers))
 
 
 def _loader_ms(data: dict[str, Tensor], spec: ViewSpec, batches: int = 6) -> float:
@@ -192,38 +194,48 @@ def _loader_ms(data: dict[str, Tensor], spec: ViewSpec, batches: int = 6) -> flo
 
 def measure(name: str, noise: bool, options: argparse.Namespace) -> dict[str, Any]:
     """Return milliseconds a batch, pairs per second, extra memory and ratios of one scene."""
-    data = scene(name, options.device)
+    dtype, batch = DTYPES[options.dtype], options.batch
+    data = scene(name, options.device, batch)
     spec = ViewSpec() if noise else replace(ViewSpec(), noise=0.0)
     calls: dict[str, Callable[[], Any]] = {
-        OURS: lambda: ours(data, spec),
-        "eager": lambda: eager_views(data, spec),
+        OURS: lambda: ours(data, spec, dtype),
+        "eager": lambda: eager_views(data, spec, dtype),
     }
     if options.compile:
         compiled_views = torch.compile(eager_views)
-        calls["torch.compile of it"] = lambda: compiled_views(data, spec)
-    rounds: dict[str, list[float]] = {k: [] for k in (*calls, "dataloader")}
+        calls["torch.compile of it"] = lambda: compiled_views(data, spec, dtype)
+    names = list(calls) if options.no_loader else [*calls, "dataloader"]
+    rounds: dict[str, list[float]] = {k: [] for k in names}
     for _ in range(options.rounds):
         for k, f in calls.items():
             rounds[k].append(times(lambda f=f: f, options.device, options.seconds)["median_ms"])
-        rounds["dataloader"].append(_loader_ms(data, spec))
+        if not options.no_loader:
+            rounds["dataloader"].append(_loader_ms(data, spec))
     faster = {k: [a / b for a, b in zip(ms, rounds[OURS], strict=True)] for k, ms in rounds.items()}
-    a, b = ours(data, spec)
+    a, b = ours(data, spec, dtype)
     views_mib = (a.nbytes + b.nbytes) / 2**20
+    # each patch is read once, each view written once
+    moved = data["cube"].itemsize * a.numel() + a.nbytes + b.nbytes
     del a, b
     release_idle()  # or memory that is kept would not be counted
     ms = {k: median(v) for k, v in rounds.items()}
-    return {
+    row: dict[str, Any] = {
         "scene": name,
         "noise": noise,
-        "batch": BATCH,
+        "batch": batch,
+        "dtype": options.dtype,
         "patch_size": PATCH,
         "views_mib": views_mib,
         "extra_peak_mib": {k: extra_peak_mib(f, options.device) for k, f in calls.items()},
         "ms": ms,
         "ms_of_rounds": rounds,
-        "pairs_per_second": {k: 1e3 * BATCH / v for k, v in ms.items()},
+        "pairs_per_second": {k: 1e3 * batch / v for k, v in ms.items()},
         "times_as_fast_as": {k: median(v) for k, v in faster.items() if k != OURS},
+        "gbps": moved / ms[OURS] / 1e6,
     }
+    if options.device == "cuda":
+        row["host_ms"] = {k: host_ms(f) for k, f in calls.items()}
+    return row
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -231,11 +243,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     parser.add_argument("--seconds", type=float, default=0.5, help="time of one measurement in one round")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are reported")
+    parser.add_argument("--batch", type=int, help=f"default: {BATCH}, on a GPU {GPU_BATCH}")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="of the views")
+    parser.add_argument("--no-loader", action="store_true", help="without the DataLoader")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the eager form too")
     parser.add_argument("--out", help="write JSON here")
     options = parser.parse_args(arguments)
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options.batch = options.batch or (GPU_BATCH if options.device == "cuda" else BATCH)
     result: dict[str, Any] = {"machine": machine(options.device)}
+    if options.device == "cuda":
+        result["copy_gbps"] = copy_gbps(options.device)
     result |= {
         "command": " ".join(
             [
@@ -248,6 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in SCENES:
         for noise in (True, False):
             row = measure(name, noise, options)
+            if "copy_gbps" in result:
+                row["share_of_copy"] = row["gbps"] / result["copy_gbps"]
             result["rows"].append(row)
             print_row(row)
             if options.out:  # after every row: a failure later keeps what was measured
@@ -258,11 +278,13 @@ def main(arguments: list[str] | None = None) -> int:
 def print_row(row: dict[str, Any]) -> None:
     """Print a line for each implementation: time, speed, memory, and how many times as fast ours is."""
     print(f"{row['scene']}, noise {'on' if row['noise'] else 'off'}, views {row['views_mib']:.0f} MiB")
+    if "share_of_copy" in row:
+        print(f"  {row['gbps']:.0f} GB/s, {row['share_of_copy']:.2f} of a copy's")
     for k, ms in row["ms"].items():
         memory, ratio = row["extra_peak_mib"].get(k), row["times_as_fast_as"].get(k)
         held = "" if memory is None else f", {memory:.0f} MiB more at most"
         ours_is = "" if ratio is None else f", ours is {ratio:.1f} times as fast"
-        print(f"  {k:20}{ms:8.1f} ms {row['pairs_per_second'][k]:8.0f} pairs/s{ours_is}{held}", flush=True)
+        print(f"  {k:20}{ms:8.2f} ms {row['pairs_per_second'][k]:8.0f} pairs/s{ours_is}{held}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -22,9 +22,13 @@ from hsssl_kernels.self_expression.tuning import express_calls, express_candidat
 from hsssl_kernels.spectral_patch_embed.tuning import patch_embed_calls, patch_embed_candidates
 from hsssl_kernels.tile import Tile
 
-__all__ = ["candidates", "main", "render", "tune_entry"]
+__all__ = ["candidates", "is_right", "main", "render", "tiles_to_try", "tune_entry"]
 
 _TEMPERATURE = 0.1
+# Rows of a check: whole 16s, so that what is compiled for it serves the timing, but no whole tiles.
+_CHECK_ROWS = 1008
+_WIDEST = 512
+Key = tuple[str, str, int]
 _HEADER = '''"""The launch table, as `python -m hsssl_kernels.tune --write` writes it; change it there.
 
 (kernel, architecture, bytes a value) -> (largest D, tile), in rising order of D. A tile whose
@@ -56,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     for key, entries in table.TABLE.items():
         if key[1] == arch:
             for i in range(len(entries)):
-                tune_entry(key, i, options.rows)
+                tiles = [tile for tile in tiles_to_try(key, i) if is_right(key, i, tile)]
+                tune_entry(key, i, options.rows, tiles)
     text = render()
     if options.write:
         Path(table.__file__).write_text(text)
@@ -64,31 +69,51 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def tune_entry(key: tuple[str, str, int], i: int, rows: int) -> list[tuple[float, Tile]]:
-    """Put the fastest right tile into entry ``i`` of the table; return all timed ones, fastest first (ms)."""
+def tiles_to_try(key: Key, i: int) -> list[Tile]:
+    """Return the tile that entry ``i`` of the table has, and those to compare it with."""
+    kernel, _, size = key
+    largest, shipped = table.TABLE[key][i]
+    return list(dict.fromkeys([shipped, *candidates(kernel, min(largest, _WIDEST), size)]))
+
+
+def is_right(key: Key, i: int, tile: Tile) -> bool:
+    """Return whether a tile launches in entry ``i`` of the table and computes what blocked torch does."""
+    kernel, _, size = key
+    largest, kept = table.TABLE[key][i]
+    call = _calls(kernel, _CHECK_ROWS, min(largest, _WIDEST), _dtype(size))
+    table.TABLE[key][i] = (largest, tile)
+    try:
+        right = call("torch")
+        wrong = ((call("triton") - right).norm() / right.norm()).item()
+    except Exception as failure:  # too much shared memory, or a compiler's failure: not a candidate
+        print(f"{key} D<={largest} {tuple(tile)}: {str(failure)[:100]}", file=sys.stderr)
+        return False
+    finally:
+        table.TABLE[key][i] = (largest, kept)
+    if not wrong <= (1e-5 if size == 4 else 1e-2):
+        print(f"{key} D<={largest} {tuple(tile)}: wrong by {wrong:.1e}, dropped", file=sys.stderr)
+        return False
+    return True
+
+
+def tune_entry(key: Key, i: int, rows: int, tiles: Sequence[Tile]) -> list[tuple[float, Tile]]:
+    """Put the fastest of ``tiles`` into entry ``i`` of the table; return all, fastest first (ms)."""
     from triton.testing import do_bench
 
     kernel, _, size = key
     largest, shipped = table.TABLE[key][i]
-    columns = min(largest, 512)
-    dtype = torch.float32 if size == 4 else torch.bfloat16
-    call = _calls(kernel, rows, columns, dtype)
-    check = _calls(kernel, 1000, columns, dtype)
-    right = check("torch")
+    call = _calls(kernel, rows, min(largest, _WIDEST), _dtype(size))
     timed: list[tuple[float, Tile]] = []
-    for tile in dict.fromkeys([shipped, *candidates(kernel, columns, size)]):
+    for tile in tiles:
         table.TABLE[key][i] = (largest, tile)
-        try:
-            wrong = (check("triton") - right).norm() / right.norm()
-            if not wrong <= (1e-5 if size == 4 else 1e-2):
-                print(f"{key} D<={largest} {tuple(tile)}: wrong by {wrong:.1e}, dropped", file=sys.stderr)
-                continue
-            timed.append((float(do_bench(lambda: call("triton"))), tile))
-        except Exception as failure:  # too much shared memory, or a compiler's failure: not a candidate
-            print(f"{key} D<={largest} {tuple(tile)}: {str(failure)[:100]}", file=sys.stderr)
+        timed.append((float(do_bench(lambda: call("triton"), warmup=5, rep=30, return_mode="median")), tile))
     timed.sort()
     table.TABLE[key][i] = (largest, timed[0][1] if timed else shipped)
     return timed
+
+
+def _dtype(size: int) -> torch.dtype:
+    return torch.float32 if size == 4 else torch.bfloat16
 
 
 def _calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) -> Callable[[str], Tensor]:
