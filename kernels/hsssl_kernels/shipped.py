@@ -55,7 +55,7 @@ def shipped(architecture: str) -> Iterator[Shipped]:
         (224, 64, "fp32", "bf16", True),
         (13, 1, "i16", "fp32", False),
     ):
-        yield _view_launch(bands, patch_size, raw, written, full)
+        yield from _view_launches(bands, patch_size, raw, written, full)
 
 
 def _lse_kinds(name: str, largest: int) -> Iterator[tuple[int, str, bool]]:
@@ -117,13 +117,14 @@ def _patch_embed_launch(
     from hsssl_kernels.spectral_patch_embed import kernel
 
     constants: dict[str, Any] = {"D": columns, "PATCH": patch, "GROUP": 10, "CUBE": cube, "FAR": cube}
-    constants |= {"MASKED": masked, "HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
+    constants |= {"MASKED": masked, "MIXED": masked, "FULL": True, "PIXELS_FIRST": False}
+    constants |= {"RUN": 1 if cube else 2, "HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
     if cube:
         constants["stride_c"] = 1  # bands last, as Triton specialises it
     if name == "patch_embed":
         function = kernel._embed_kernel
         norm = columns <= tile.block_n
-        constants |= {"HAS_TABLE": True, "NORM": norm, "KEEP": norm, "BLOCK_G": 32}
+        constants |= {"OWN": not masked, "TABLE": 2, "NORM": norm, "KEEP": norm, "BLOCK_G": 32}
         constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_d}
     else:
         function = kernel._weight_grad_kernel
@@ -228,22 +229,28 @@ def _unmixing_launches() -> Iterator[Shipped]:
         yield Shipped(label, dtype, kernel, signature, constants, options, dot)
 
 
-def _view_launch(bands: int, patch_size: int, raw: str, dtype: str, full: bool) -> Shipped:
-    from hsssl_kernels.spectral_views import kernel
+def _view_launches(bands: int, patch_size: int, raw: str, dtype: str, full: bool) -> Iterator[Shipped]:
+    """Yield the kernel that makes views and the one that draws what they differ in."""
+    from hsssl_kernels.spectral_views import choice_kernel, kernel
 
-    function = kernel._spectral_views_kernel
-    flags = ("HAS_LEVEL", "HAS_KEEP", "HAS_VALID", "MAY_SMOOTH", "HAS_NOISE")
     block_c, block_p = view_block(patch_size**2)
-    constants = {"C": bands, "P": patch_size, "BLOCK_C": block_c, "BLOCK_P": block_p}
-    constants |= dict.fromkeys(flags, full)
-    signature = {"cube_ptr": f"*{raw}", "choice_ptr": "*i32", "id_ptr": "*i64", "key": "i64", "sigma": "fp32"}
-    signature |= dict.fromkeys(("mean_ptr", "slope_ptr", "level_ptr"), "*fp32")
-    signature |= dict.fromkeys(("keep_ptr", "valid_ptr"), "*u8") | dict.fromkeys(
-        ("a_ptr", "b_ptr"), f"*{dtype}"
-    )
-    signature |= dict.fromkeys(("batch", "rows", "cols", "slope_step", "level_step"), "i32")
-    label = f"spectral_views C={bands} P={patch_size} {raw} {dtype} {'full' if full else 'plain'}"
-    return Shipped(label, dtype, function, signature, constants, kernel.VIEW_OPTIONS, False)
+    shape = {"C": bands, "P": patch_size}
+    flags = dict.fromkeys(("BY_BAND", "HAS_VALID", "HAS_IDS"), full)
+    views = shape | flags | {"BLOCK_C": block_c, "BLOCK_P": block_p}
+    views |= dict.fromkeys(("MAY_SMOOTH", "MAY_CUT", "HAS_NOISE"), full)
+    choices = shape | flags | {"VARIED": full, "BLOCK_C": max(32, 1 << (bands - 1).bit_length())}
+    own = {"cube_ptr": f"*{raw}", "each_ptr": "*i32", "id_ptr": "*i64", "centre_ptr": "*i64", "key": "i64"}
+    own |= dict.fromkeys(("keep_ptr", "valid_ptr"), "*u8") | dict.fromkeys(("a_ptr", "b_ptr"), f"*{dtype}")
+    own |= dict.fromkeys(("gain", "offset", "illumination", "sigma"), "fp32")
+    own |= dict.fromkeys(("flip", "block_drop"), "i64")  # chances of a half and more
+    for name, function, constants, options in (
+        ("spectral_views", kernel._spectral_views_kernel, views, kernel.VIEW_OPTIONS),
+        ("view_choices", choice_kernel._choose_kernel, choices, choice_kernel.CHOICE_OPTIONS),
+    ):
+        names = [name for name in function.arg_names if name not in constants]
+        signature = {name: own.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names}
+        label = f"{name} C={bands} P={patch_size} {raw} {dtype} {'full' if full else 'plain'}"
+        yield Shipped(label, dtype, function, signature, constants, options, False)
 
 
 def main(arguments: list[str]) -> int:

@@ -135,7 +135,7 @@ def _blocks(
             visible = order = starts = None
             if source.visible is not None:
                 visible = source.visible[i, block]
-                if grouped or backend == "triton":
+                if grouped:
                     order, starts = group_visible(visible, -(-cube.shape[2] // source.group), space)
             x = x.permute(0, 2, 3, 1)
             yield i, block, Work(x, None, None, None, visible, order, starts, source.patch, source.group, 0)

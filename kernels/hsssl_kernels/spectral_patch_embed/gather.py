@@ -21,6 +21,7 @@ from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = [
+    "bands_first",
     "in_memory_order",
     "in_weight_order",
     "run_of_tokens",
@@ -38,14 +39,14 @@ _RUN = 4
 
 def in_memory_order(work: Work, weight: Tensor) -> Tensor:
     """Return weights (G, D, K) in the order that gathered values have."""
-    if not _bands_first(work):
+    if not bands_first(work):
         return weight
     return weight.view(*weight.shape[:2], -1, work.group).transpose(2, 3).flatten(2)
 
 
 def in_weight_order(work: Work, by_weight: Tensor) -> Tensor:
     """Return (G, K, D) in the order of values that weights have, from that of gathered values."""
-    if not _bands_first(work):
+    if not bands_first(work):
         return by_weight
     groups, _, dim = by_weight.shape
     return by_weight.view(groups, work.group, -1, dim).transpose(1, 2).flatten(1, 2)
@@ -53,12 +54,13 @@ def in_weight_order(work: Work, by_weight: Tensor) -> Tensor:
 
 def run_of_tokens(work: Work) -> int:
     """Return how many of a token's values `token_gatherers` take at once."""
-    if _bands_first(work):
+    if bands_first(work):
         return work.patch
     return 1 if work.bands % work.group else work.group
 
 
-def _bands_first(work: Work) -> bool:
+def bands_first(work: Work) -> bool:
+    """Return whether samples lie in memory as (B, C, H, W)."""
     return work.centres is None and work.x.permute(0, 3, 1, 2).is_contiguous()
 
 
@@ -70,7 +72,7 @@ def sample_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[int, 
     """
     patch, group, groups, high, across = work.patch, work.group, work.groups, work.high, work.wide
     device = work.x.device
-    first_bands = _bands_first(work)
+    first_bands = bands_first(work)
     as_it_is = work.centres is None and (first_bands or work.x.is_contiguous()) and work.x.dtype == wide
     as_it_is = as_it_is and work.mean is None and work.scale is None and work.bands % group == 0
     image = (groups * group, high * patch, across * patch)
@@ -116,9 +118,9 @@ def token_gatherers(work: Work, wide: torch.dtype) -> Callable[[int], TokenGathe
 def _token_gatherer(work: Work, wide: torch.dtype, most: int) -> TokenGatherer:
     # A group's bands at a pixel are taken at once where they always lie side by side, and, where bands come
     # first, a row of a token's pixels.
-    x, device, bands_first = work.x, work.x.device, _bands_first(work)
-    x = x if bands_first else x.contiguous()  # positions in it can then be counted
-    flat = (x.permute(0, 3, 1, 2) if bands_first else x).reshape(-1)
+    x, device, first_bands = work.x, work.x.device, bands_first(work)
+    x = x if first_bands else x.contiguous()  # positions in it can then be counted
+    flat = (x.permute(0, 3, 1, 2) if first_bands else x).reshape(-1)
     flat = (
         flat.view(torch.int16) if flat.dtype == torch.uint16 else flat
     )  # torch indexes no uint16, but its bits
@@ -142,7 +144,7 @@ def _token_gatherer(work: Work, wide: torch.dtype, most: int) -> TokenGatherer:
                 apply(torch.index_select(table, 0, of_group, out=side[:m]))
         if missing:
             short = (of_group == work.groups - 1).nonzero().squeeze(1)
-            by_band = u.view(m, work.group, -1) if bands_first else u.view(m, -1, work.group).mT
+            by_band = u.view(m, work.group, -1) if first_bands else u.view(m, -1, work.group).mT
             by_band[short, work.group - missing :] = 0
         return u
 
@@ -172,7 +174,7 @@ def _compiled_gatherers(work: Work, wide: torch.dtype) -> Callable[[int], TokenG
     places = _places_of_tokens(work.groups, work.space, work.wide, work.patch, work.group)
     lists = [
         x.numpy()
-        for x in (raw, corners, places, _places_of_values(work.patch, work.group, _bands_first(work)))
+        for x in (raw, corners, places, _places_of_values(work.patch, work.group, bands_first(work)))
     ]
     read_on = strides[0] if 8 * work.kept >= work.groups * work.space else 0
     given = (lists[0], strides, tuple(size), *lists[1:], work.bands, *by_value, read_on)
@@ -216,7 +218,7 @@ def _positions(work: Work, strides: list[int], run: int, count: int) -> Callable
     """
     device, patch, space = work.x.device, work.patch, work.space
     whole = torch.int32 if count < 2**31 else torch.int64
-    lead = _bands_first(work)
+    lead = bands_first(work)
     # with bands first a run is a row of a token
     across = torch.arange(work.wide if lead else work.wide * patch, device=device)
     side = torch.arange(work.high * patch, device=device), across
@@ -268,7 +270,7 @@ def _mirrored(work: Work, sample: Tensor | slice, row: Tensor, col: Tensor) -> t
 def _by_value(work: Work, by_band: Tensor) -> Tensor:
     """Return (G, K) from (C,): each group's bands, once for every pixel of a token."""
     by_group = F.pad(by_band, (0, -work.bands % work.group)).view(work.groups, work.group)
-    if _bands_first(work):
+    if bands_first(work):
         return by_group.repeat_interleave(work.patch**2, 1)
     return by_group.repeat(1, work.patch**2)
 

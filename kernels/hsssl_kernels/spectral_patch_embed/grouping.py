@@ -14,7 +14,7 @@ def check_range(visible: Tensor, groups: int, space: int) -> None:
     """Refuse numbers of tokens that there are not; on a GPU this waits for their values."""
     if not visible.numel():
         return
-    lowest, highest = (int(bound) for bound in visible.aminmax())
+    lowest, highest = torch.stack(visible.aminmax()).tolist()  # waits once
     if lowest < 0 or highest >= groups * space:
         raise ValueError(
             f"spectral_patch_embed: `visible` must lie in 0 ... {groups * space - 1} for {groups} groups "

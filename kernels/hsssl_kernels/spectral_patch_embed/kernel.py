@@ -3,11 +3,12 @@
     forward   token = W_g u + table,   u = (x - mean) scale of the token's K raw values, then LayerNorm
     backward  dW_g = sum over tokens of group g of dtoken u^T
 
-A program owns tokens of one group, so that normalisation and weights are the same for all its rows; raw
-values are gathered, normalised in float32, cast and multiplied, and never stored. Saved: nothing but the
-inputs (and the tokens before LayerNorm); recomputed: u. 2 T K D operations each way for T tokens; read once
-and written once, T K raw values and T D results. The backward pass splits tokens over programs and adds the
-parts in a fixed order: no atomics, the same bits every time.
+A program owns tokens of one group, or, where they share a weight and nothing is gained by that, tokens as
+they lie in memory or as they are asked for. Raw values are gathered, normalised in float32, cast and
+multiplied, and never stored. Saved: nothing but the inputs (and the tokens before LayerNorm); recomputed: u.
+2 T K D operations each way for T tokens; read once and written once, T K raw values and T D results. The
+backward pass splits tokens over programs and adds the parts in a fixed order: no atomics, the same bits every
+time.
 Source: the definition in `spectral_patch_embed`; normalisation before the cast, as bf16(10^4) is off by 32.
 """
 
@@ -16,6 +17,7 @@ Source: the definition in `spectral_patch_embed`; normalisation before the cast,
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hsssl_kernels.launch import PROGRAMS, architecture, tile_for
+from hsssl_kernels.spectral_patch_embed.gather import bands_first, in_memory_order, in_weight_order
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = ["launch_embed", "launch_weight_grad"]
@@ -31,35 +34,55 @@ __all__ = ["launch_embed", "launch_weight_grad"]
 
 @triton.jit
 def _slots(
-    order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED: tl.constexpr
+    order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide,
+    MASKED: tl.constexpr, MIXED: tl.constexpr, PIXELS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """Return slot, sample, row and column of the tokens numbered ``at`` in group ``g``."""
+    """Return slot, sample, group, row and column of the tokens numbered ``at``, of group ``g`` or of any."""
     space = high * wide
     if MASKED:
-        slot = tl.load(order_ptr + at, mask=inside, other=0)
+        slot = at
+        if not MIXED:
+            slot = tl.load(order_ptr + at, mask=inside, other=0)
         sample = slot // kept
-        token = tl.load(visible_ptr + slot, mask=inside, other=0)
-        place = (token - g * space).to(tl.int32)
+        token = tl.load(visible_ptr + slot, mask=inside, other=0).to(tl.int32)
+        if MIXED:
+            g = token // space
+        place = token - g * space
     else:
-        sample = (at // space).to(tl.int64)
-        place = at % space
-        slot = (sample * groups + g) * space + place
-    return slot, sample, place // wide, place % wide
+        if MIXED:
+            # as they lie in memory: a pixel's groups next to each other, or a group's pixels
+            sample, rest = at // (groups * space), at % (groups * space)
+            if PIXELS_FIRST:
+                g, place = rest // space, rest % space
+            else:
+                g, place = rest % groups, rest // groups
+        else:
+            sample, place = at // space, at % space
+        slot = (sample.to(tl.int64) * groups + g) * space + place
+    return slot.to(tl.int64), sample.to(tl.int64), g, place // wide, place % wide
 
 
 @triton.jit
 def _gather(
     x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, first,
     rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-    PATCH: tl.constexpr, GROUP: tl.constexpr, BLOCK_K: tl.constexpr,
-    CUBE: tl.constexpr, FAR: tl.constexpr, HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
+    PATCH: tl.constexpr, GROUP: tl.constexpr, BLOCK_K: tl.constexpr, CUBE: tl.constexpr, FAR: tl.constexpr,
+    MIXED: tl.constexpr, FULL: tl.constexpr, PIXELS_FIRST: tl.constexpr, RUN: tl.constexpr,
+    HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
 ):  # fmt: skip
     """Return values first ... first + BLOCK_K of tokens (BLOCK, BLOCK_K), normalised, float32; 0 outside."""
     k = first + tl.arange(0, BLOCK_K)
-    pixel, band = k // GROUP, g * GROUP + k % GROUP
+    if PIXELS_FIRST:
+        member, pixel = k // (PATCH * PATCH), k % (PATCH * PATCH)
+    else:
+        pixel, member = k // GROUP, k % GROUP
     down, right = pixel // PATCH, pixel % PATCH
-    exists = (pixel < PATCH * PATCH) & (band < bands)
-    use = inside[:, None] & exists[None, :]
+    exists = (k < PATCH * PATCH * GROUP)[None, :]
+    band = g[:, None] * GROUP + member[None, :] if MIXED else (g * GROUP + member)[None, :]
+    if not FULL:
+        exists = exists & (band < bands)
+    use = inside[:, None] & exists
+    # strides come in whole runs, and one that is a run of 1 is contiguous: so loads become wide
     if CUBE:
         y = tl.load(centre_ptr + 2 * sample, mask=inside, other=0).to(tl.int32) - reach + row * PATCH
         x = tl.load(centre_ptr + 2 * sample + 1, mask=inside, other=0).to(tl.int32) - reach + col * PATCH
@@ -69,17 +92,18 @@ def _gather(
         y, x = tl.minimum(y, 2 * (rows - 1) - y), tl.minimum(x, 2 * (cols - 1) - x)
         if FAR:
             y, x = y.to(tl.int64), x.to(tl.int64)
-        at = y * stride_h + x * stride_w + (band * stride_c)[None, :]
-        raw = tl.load(x_ptr + at, mask=use, other=0)
+        at = (y * stride_h + x * stride_w) * RUN + band * stride_c
+    elif PIXELS_FIRST:
+        base = (sample * stride_b + row * PATCH * stride_h) * RUN + col * PATCH * stride_w
+        at = base[:, None] + (down * stride_h * RUN + right * stride_w)[None, :] + band * stride_c * RUN
     else:
-        base = sample * stride_b + (row * PATCH * stride_h + col * PATCH * stride_w)
-        within = down * stride_h + right * stride_w + band * stride_c
-        raw = tl.load(x_ptr + base[:, None] + within[None, :], mask=use, other=0)
-    u = raw.to(tl.float32)
+        base = (sample * stride_b + (row * PATCH * stride_h + col * PATCH * stride_w)) * RUN
+        at = base[:, None] + ((down * stride_h + right * stride_w) * RUN)[None, :] + band * stride_c
+    u = tl.load(x_ptr + at, mask=use, other=0).to(tl.float32)
     if HAS_MEAN:
-        u -= tl.load(mean_ptr + band, mask=exists, other=0.0)[None, :]
+        u -= tl.load(mean_ptr + band, mask=exists, other=0.0)
     if HAS_SCALE:
-        u *= tl.load(scale_ptr + band, mask=exists, other=0.0)[None, :]
+        u *= tl.load(scale_ptr + band, mask=exists, other=0.0)
     # rows that are not there must not become -mean scale, which float16 may not hold
     return tl.where(use, u, 0.0) if HAS_MEAN else u
 
@@ -92,15 +116,15 @@ def _embed_kernel(
     scale_ptr,
     order_ptr,  # (B V,) int64, read where MASKED, as the next two
     visible_ptr,  # (B, V) int64
-    start_ptr,  # (G + 1,) int64
-    weight_ptr,  # (1 or G, D, K)
+    start_ptr,  # (G + 1,) int64, read where MASKED and not MIXED, as the order
+    weight_ptr,  # (1 or G, D, K), with PIXELS_FIRST in that order
     table_ptr,  # (groups space / share, D)
     norm_weight_ptr,  # (D,) float32, read where NORM
     norm_bias_ptr,
     out_ptr,  # (B V, D)
     before_ptr,  # (B V, D), written where KEEP, as the next
     stats_ptr,  # (2, B V) float32
-    count,  # tokens of a group, where not MASKED
+    count,  # tokens of a group, or of all where MIXED
     total,  # B V
     kept,
     groups,
@@ -114,7 +138,6 @@ def _embed_kernel(
     stride_w,
     stride_c,
     reach,
-    step,  # from one group's weight to the next, 0 for one that is shared
     share,  # tokens of a sample that share a row of the table
     eps,
     D: tl.constexpr,
@@ -123,9 +146,14 @@ def _embed_kernel(
     CUBE: tl.constexpr,
     FAR: tl.constexpr,
     MASKED: tl.constexpr,
+    MIXED: tl.constexpr,  # whether a program's tokens are of several groups
+    OWN: tl.constexpr,  # whether each group has a weight of its own
+    FULL: tl.constexpr,  # no group is short of bands
+    PIXELS_FIRST: tl.constexpr,  # a token's values band by band, as x has them, not pixel by pixel
+    RUN: tl.constexpr,  # values at a time: strides are in whole runs, but the innermost one
     HAS_MEAN: tl.constexpr,
     HAS_SCALE: tl.constexpr,
-    HAS_TABLE: tl.constexpr,
+    TABLE: tl.constexpr,  # 0: none, 1: a row for all tokens, 2: rows by token
     NORM: tl.constexpr,
     KEEP: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -138,7 +166,11 @@ def _embed_kernel(
     n_blocks: tl.constexpr = (D + BLOCK_N - 1) // BLOCK_N
     columns = tl.program_id(0) % n_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     program = tl.program_id(0) // n_blocks
-    if MASKED:
+    if MIXED:
+        g = 0
+        first = program * BLOCK_M
+        stop = count
+    elif MASKED:
         # which group's turn it is follows from how many blocks the groups before it take
         group = tl.arange(0, BLOCK_G)
         begin = tl.load(start_ptr + group, mask=group < groups, other=0)
@@ -156,25 +188,30 @@ def _embed_kernel(
         stop = count
     at = first + tl.arange(0, BLOCK_M)
     inside = at < stop
-    slot, sample, row, col = _slots(order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED)
-    # a program past the last block of tokens finds no group: it must not read past the weights
-    weight_ptr += tl.minimum(g, groups - 1).to(tl.int64) * step
+    slot, sample, g, row, col = _slots(
+        order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED, MIXED, PIXELS_FIRST
+    )
+    if OWN:
+        # a program past the last block of tokens finds no group: it must not read past the weights
+        weight_ptr += tl.minimum(g, groups - 1).to(tl.int64) * (D * K)
     out = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
     for k in range(0, K, BLOCK_K):
         u = _gather(
             x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, k,
             rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-            PATCH, GROUP, BLOCK_K, CUBE, FAR, HAS_MEAN, HAS_SCALE,
+            PATCH, GROUP, BLOCK_K, CUBE, FAR, MIXED, FULL, PIXELS_FIRST, RUN, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
         across = k + tl.arange(0, BLOCK_K)
         there = (columns[:, None] < D) & (across[None, :] < K)
         w = tl.load(weight_ptr + columns[:, None] * K + across[None, :], mask=there, other=0.0)
         out = tl.dot(u.to(w.dtype), tl.trans(w), out, input_precision=PRECISION)
     write = inside[:, None] & (columns[None, :] < D)
-    if HAS_TABLE:
+    if TABLE == 1:
+        out += tl.load(table_ptr + columns, mask=columns < D, other=0.0)[None, :]
+    elif TABLE == 2:
         line = (g * (high * wide) + row * wide + col) // share
         out += tl.load(table_ptr + line[:, None] * D + columns[None, :], mask=write, other=0.0)
-    to = slot.to(tl.int64)[:, None] * D + columns[None, :]
+    to = slot[:, None] * D + columns[None, :]
     if NORM:
         mean = tl.sum(out, 1) / D  # columns past D are 0
         off = tl.where(columns[None, :] < D, out - mean[:, None], 0.0)
@@ -199,7 +236,7 @@ def _weight_grad_kernel(
     visible_ptr,
     start_ptr,
     gradient_ptr,  # (B V, D)
-    part_ptr,  # (G, splits, D, K) float32
+    part_ptr,  # (G, splits, D, K) float32, or (1, splits, D, K) where MIXED
     count,
     kept,
     groups,
@@ -220,6 +257,10 @@ def _weight_grad_kernel(
     CUBE: tl.constexpr,
     FAR: tl.constexpr,
     MASKED: tl.constexpr,
+    MIXED: tl.constexpr,
+    FULL: tl.constexpr,
+    PIXELS_FIRST: tl.constexpr,
+    RUN: tl.constexpr,
     HAS_MEAN: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -231,31 +272,32 @@ def _weight_grad_kernel(
     k_blocks: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
     k = tl.program_id(0) % k_blocks * BLOCK_K
     columns = tl.program_id(0) // k_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
-    g, split = tl.program_id(1), tl.program_id(2)
+    part_group, split = tl.program_id(1), tl.program_id(2)
     begin = tl.zeros([], dtype=tl.int32)
     end = begin + count
-    if MASKED:
-        begin = tl.load(start_ptr + g).to(tl.int32)
-        end = tl.load(start_ptr + g + 1).to(tl.int32)
+    if MASKED and not MIXED:
+        begin = tl.load(start_ptr + part_group).to(tl.int32)
+        end = tl.load(start_ptr + part_group + 1).to(tl.int32)
     span = tl.cdiv(tl.cdiv(end - begin, splits), BLOCK_T) * BLOCK_T
     stop = tl.minimum(begin + (split + 1) * span, end)
     part = tl.zeros([BLOCK_D, BLOCK_K], dtype=tl.float32)
     for i in range(begin + split * span, stop, BLOCK_T):
         at = i + tl.arange(0, BLOCK_T)
         inside = at < stop
-        slot, sample, row, col = _slots(
-            order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED
-        )
+        slot, sample, g, row, col = _slots(
+            order_ptr, visible_ptr, at, inside, part_group, groups, kept, high, wide,
+            MASKED, MIXED, PIXELS_FIRST,
+        )  # fmt: skip
         u = _gather(
             x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, k,
             rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-            PATCH, GROUP, BLOCK_K, CUBE, FAR, HAS_MEAN, HAS_SCALE,
+            PATCH, GROUP, BLOCK_K, CUBE, FAR, MIXED, FULL, PIXELS_FIRST, RUN, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
         there = inside[:, None] & (columns[None, :] < D)
         dy = tl.load(gradient_ptr + slot[:, None] * D + columns[None, :], mask=there, other=0.0)
         part = tl.dot(tl.trans(dy), u.to(dy.dtype), part, input_precision=PRECISION)
     across = k + tl.arange(0, BLOCK_K)
-    to = (g * splits + split).to(tl.int64) * (D * K) + columns[:, None] * K + across[None, :]
+    to = (part_group * splits + split).to(tl.int64) * (D * K) + columns[:, None] * K + across[None, :]
     tl.store(part_ptr + to, part, mask=(columns[:, None] < D) & (across[None, :] < K))
 
 
@@ -271,16 +313,19 @@ def launch_embed(
     fused = norm is not None and dim <= tile.block_n
     before = torch.empty(total if keep and fused else 0, dim, dtype=weight.dtype, device=work.x.device)
     stats = torch.empty(2, total if keep and fused else 0, dtype=torch.float32, device=work.x.device)
-    if work.visible is None:
+    own, pixels_first = len(weight) > 1, _pixels_first(work)
+    if _mixed(work, own):
+        row_blocks = triton.cdiv(total, tile.block_m)
+    elif work.visible is None:
         row_blocks = work.groups * triton.cdiv(work.batch * work.space, tile.block_m)
     else:
         row_blocks = triton.cdiv(total, tile.block_m) + work.groups
     affine = [v.float().contiguous() for v in norm[:2]] if norm is not None else [out, out]
     if total:
         _embed_kernel[(row_blocks * triton.cdiv(dim, tile.block_n),)](
-            **_arguments(work, weight.dtype),
+            **_arguments(work, weight.dtype, _mixed(work, own)),
             start_ptr=out if work.starts is None else work.starts,
-            weight_ptr=weight.contiguous(),
+            weight_ptr=in_memory_order(work, weight).contiguous() if pixels_first else weight.contiguous(),
             table_ptr=out if table is None else table.contiguous(),
             norm_weight_ptr=affine[0],
             norm_bias_ptr=affine[1],
@@ -288,17 +333,17 @@ def launch_embed(
             before_ptr=before,
             stats_ptr=stats,
             total=total,
-            step=dim * work.values if len(weight) > 1 else 0,
             share=1 if table is None else work.groups * work.space // len(table),
             eps=0.0 if norm is None else norm[2],
             D=dim,
-            HAS_TABLE=table is not None,
+            OWN=own,
+            TABLE=0 if table is None else 1 if len(table) == 1 else 2,
             NORM=fused,
             KEEP=keep,
             BLOCK_G=triton.next_power_of_2(work.groups),
             BLOCK_M=tile.block_m,
             BLOCK_N=tile.block_n,
-            BLOCK_K=tile.block_d,
+            BLOCK_K=min(tile.block_d, max(16, triton.next_power_of_2(work.values))),
             **tile.options(),
         )
     if norm is not None and not fused:
@@ -313,30 +358,59 @@ def launch_weight_grad(work: Work, gradient: Tensor, grouped: bool) -> Tensor:
     """Return the gradient by the weight (1 or G, D, K), float32; ``gradient`` is (B, V, D)."""
     dim, arch = gradient.shape[2], architecture(work.x)
     tile = tile_for("patch_embed_bwd", arch, gradient.dtype, dim)
-    blocks = triton.cdiv(dim, tile.block_m) * triton.cdiv(work.values, tile.block_n)
-    tokens = work.batch * work.kept // work.groups
+    block_k = min(tile.block_n, max(16, triton.next_power_of_2(work.values)))
+    blocks = triton.cdiv(dim, tile.block_m) * triton.cdiv(work.values, block_k)
+    mixed = _mixed(work, grouped)
+    groups = 1 if mixed else work.groups
+    tokens = work.batch * work.kept // groups
     most = triton.cdiv(tokens, tile.block_d) if tokens else 1
-    splits = max(1, min(triton.cdiv(PROGRAMS[arch], blocks * work.groups), most))
-    parts = torch.empty(work.groups, splits, dim, work.values, dtype=torch.float32, device=work.x.device)
-    _weight_grad_kernel[(blocks, work.groups, splits)](
-        **_arguments(work, gradient.dtype),
+    splits = max(1, min(triton.cdiv(PROGRAMS[arch], blocks * groups), most))
+    parts = torch.empty(groups, splits, dim, work.values, dtype=torch.float32, device=work.x.device)
+    _weight_grad_kernel[(blocks, groups, splits)](
+        **_arguments(work, gradient.dtype, mixed),
         start_ptr=parts if work.starts is None else work.starts,
         gradient_ptr=gradient.contiguous(),
         part_ptr=parts,
         splits=splits,
         D=dim,
         BLOCK_D=tile.block_m,
-        BLOCK_K=tile.block_n,
+        BLOCK_K=block_k,
         BLOCK_T=tile.block_d,
         **tile.options(),
     )
-    return parts.sum(1) if grouped else parts.sum((0, 1)).unsqueeze(0)
+    by_weight = parts.sum(1) if grouped else parts.sum((0, 1)).unsqueeze(0)
+    return in_weight_order(work, by_weight.mT).mT if _pixels_first(work) else by_weight
 
 
-def _arguments(work: Work, dtype: torch.dtype) -> dict[str, Any]:
+def _mixed(work: Work, own: bool) -> bool:
+    """Return whether tokens come as they lie in memory, not group by group.
+
+    Groups apart take their normalisation once, which pays unless tokens would have to be sorted for it.
+    """
+    return not own and (work.visible is not None or (work.mean is None and work.scale is None))
+
+
+def _pixels_first(work: Work) -> bool:
+    """Return whether a band's pixels, of which there are several, lie next to each other."""
+    return bands_first(work) and work.x.shape[1] * work.x.shape[2] > 1
+
+
+def _run(work: Work) -> int:
+    """Return how many values next to each other start at a multiple of as many, up to 16 bytes."""
+    *outer, inner = work.x.permute(0, 3, 1, 2).stride() if _pixels_first(work) else work.x.stride()
+    if inner != 1:
+        return 1
+    along = work.patch if _pixels_first(work) else work.group
+    return math.gcd(16 // work.x.element_size(), along, *outer)
+
+
+def _arguments(work: Work, dtype: torch.dtype, mixed: bool) -> dict[str, Any]:
     """Return what both kernels are given: the raw values and how tokens are cut from them."""
     x, cube = work.x, work.centres is not None
-    strides = x.stride() if x.ndim == 4 else (0, *x.stride())
+    pixels_first, run = _pixels_first(work), _run(work)
+    inner = 2 if pixels_first else 3
+    every = x.stride() if x.ndim == 4 else (0, *x.stride())
+    strides = [s if i == inner else s // run for i, s in enumerate(every)]
     mean, scale = (None if v is None else v.float().contiguous() for v in (work.mean, work.scale))
     ieee = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
     return {
@@ -346,7 +420,7 @@ def _arguments(work: Work, dtype: torch.dtype) -> dict[str, Any]:
         "scale_ptr": x if scale is None else scale,
         "order_ptr": x if work.order is None else work.order,
         "visible_ptr": x if work.visible is None else work.visible.contiguous(),
-        "count": work.batch * work.space,
+        "count": work.batch * (work.kept if mixed else work.space),
         "kept": work.kept,
         "groups": work.groups,
         "high": work.high,
@@ -364,6 +438,10 @@ def _arguments(work: Work, dtype: torch.dtype) -> dict[str, Any]:
         "CUBE": cube,
         "FAR": cube and x.numel() >= 2**31,
         "MASKED": work.visible is not None,
+        "MIXED": mixed,
+        "FULL": work.bands % work.group == 0,
+        "PIXELS_FIRST": pixels_first,
+        "RUN": run,
         "HAS_MEAN": mean is not None,
         "HAS_SCALE": scale is not None,
         "PRECISION": "ieee" if ieee else "tf32",

@@ -125,7 +125,7 @@ def spectral_patch_embed(
     if torch.is_autocast_enabled(x.device.type):
         weight = weight.to(torch.get_autocast_dtype(x.device.type))
     chosen = choose_backend("spectral_patch_embed", backend, weight.mT)
-    if visible is not None and (chosen == "triton" or weight.ndim == 3):
+    if visible is not None and weight.ndim == 3:
         order, starts = group_visible(visible, work.groups, work.space)
         work = work._replace(order=order, starts=starts)
     table = side_table(work, bias, position, wavelengths_embedding)

@@ -13,6 +13,7 @@ from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.draws import cosines
 from hsssl_kernels.spectral_views.spec import ViewSpec
+from hsssl_kernels.spectral_views.strengths import strengths_of
 
 __all__ = ["spectral_views_compiled"]
 
@@ -37,13 +38,13 @@ def spectral_views_compiled(
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Return the two views; parameters as in `spectral_views`."""
-    from hsssl_kernels.spectral_views.loops import make_views, strengths_of
+    from hsssl_kernels.spectral_views.loops import make_views, typed
 
     batch, bands = len(centres), cube.shape[2]
     ids = torch.arange(batch) if sample_ids is None else sample_ids
     void = torch.empty(0, dtype=torch.bool) if valid is None else valid.reshape(-1)
     every = [x.contiguous().numpy() for x in (cube, void, mean, scale, cosines(bands, cube.device))]
-    strengths, key = strengths_of(spec, bands, patch_size), stream_key(seed, step)
+    strengths, key = typed(strengths_of(spec, bands, patch_size)), stream_key(seed, step)
     places, names = centres.contiguous().numpy(), ids.contiguous().numpy()
     shape = (batch, bands, patch_size, patch_size)
     views = [empty_again(shape, dtype, cube.device) for _ in range(2)]

@@ -13,17 +13,15 @@ Python, keeps loops from becoming vector instructions, at five times the cost.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from hsssl_kernels.loops import compile_and_keep, compile_inline, compile_part
 from hsssl_kernels.random import NORMAL_COEFFICIENTS
 from hsssl_kernels.spectral_views.draws import CHOICES, NOISE, WORDS
 from hsssl_kernels.spectral_views.noise import GROUP
-from hsssl_kernels.spectral_views.spec import ViewSpec
+from hsssl_kernels.spectral_views.strengths import Strengths
 
-__all__ = ["Strengths", "make_views", "strengths_of"]
+__all__ = ["make_views", "typed"]
 
 _LOW = 0xFFFFFFFF
 _CALLS = WORDS // 4
@@ -34,47 +32,9 @@ _0, _1, _2, _3, _GROUP = (np.uint64(n) for n in (0, 1, 2, 3, GROUP))
 _TILE = np.uint64(16 * GROUP)
 
 
-class Strengths(NamedTuple):
-    """A `ViewSpec` for random words: a chance is the number of words below which it happens."""
-
-    flip: int
-    turn: int
-    jitter: int
-    gain: np.float32
-    offset: np.float32
-    illumination: np.float32  # of each cosine
-    band_drop: int
-    block_drop: int
-    block: int  # most bands
-    noise: np.float32
-    smooth: int
-    cutout: int
-    side: int  # most pixels
-
-
-def strengths_of(spec: ViewSpec, bands: int, patch_size: int) -> Strengths:
-    """Return the strengths of a specification for patches of so many bands and pixels a side."""
-    block = int(spec.block_size * bands)
-    side = int(spec.cutout_size * patch_size) if patch_size > 1 else 0
-    return Strengths(
-        flip=_chance(spec.flip),
-        turn=int(spec.turn),
-        jitter=int(spec.jitter),
-        gain=np.float32(spec.gain),
-        offset=np.float32(spec.offset),
-        illumination=np.float32(0.5 * spec.illumination),
-        band_drop=_chance(spec.band_drop),
-        block_drop=_chance(spec.block_drop) if block else 0,
-        block=block,
-        noise=np.float32(spec.noise),
-        smooth=_chance(spec.smooth) if bands > 1 else 0,  # a band alone is smooth
-        cutout=_chance(spec.cutout) if side else 0,
-        side=side,
-    )
-
-
-def _chance(probability: float) -> int:
-    return round(probability * 2**32)
+def typed(strengths: Strengths) -> Strengths:
+    """Return the strengths with numbers in single precision, as the loops multiply."""
+    return Strengths(*(np.float32(x) if isinstance(x, float) else x for x in strengths))  # type: ignore[arg-type]
 
 
 @compile_and_keep
