@@ -153,7 +153,7 @@ def candidates(kernel: str, columns: int, size: int) -> Iterator[Tile]:
         return
     whole = max(16, 1 << (columns - 1).bit_length())
     blocks = (64, 128) if size == 2 else (32, 64)
-    for m, n, warps, stages in product(blocks, (32, *blocks), (4, 8), (1, 2, 3, 4)):
+    for m, n, warps, stages in product(blocks, blocks, (4, 8), (2, 3, 4)):
         for d in dict.fromkeys((whole, 64) if whole <= 256 else (64, 128)):
             if kernel.startswith("lse_fwd"):
                 yield Tile(m, n, d, 0, warps, stages)
