@@ -87,6 +87,39 @@ def _product(a: np.ndarray, b: np.ndarray, dtype: Any = None) -> np.ndarray:
     return total
 
 
+@pytest.fixture(params=["compiled"] if DEVICE == "cuda" else ["rounded", "fused"])
+def _fusing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the interpreter round every operation, or fuse products with what is added, as GPUs may."""
+    if request.param != "fused":
+        return
+    from triton.runtime.interpreter import InterpreterBuilder as Builder
+
+    multiply = Builder.create_fmul
+
+    def keep_product(self: Any, a: Any, b: Any) -> Any:
+        found = multiply(self, a, b)
+        found.product = a.data.astype(np.float64) * b.data  # exact: twice the digits
+        return found
+
+    def fuse(plain: Any, operation: np.ufunc) -> Any:
+        def fused(self: Any, a: Any, b: Any) -> Any:
+            found = plain(self, a, b)
+            if hasattr(a, "product"):
+                found.data = operation(a.product, b.data).astype(found.data.dtype)
+            elif hasattr(b, "product"):
+                found.data = operation(a.data, b.product).astype(found.data.dtype)
+            return found
+
+        return fused
+
+    monkeypatch.setattr(Builder, "create_fmul", keep_product)
+    monkeypatch.setattr(Builder, "create_fadd", fuse(Builder.create_fadd, np.add))
+    monkeypatch.setattr(Builder, "create_fsub", fuse(Builder.create_fsub, np.subtract))
+
+
+FUSING = pytest.mark.usefixtures("_fusing")
+
+
 def _eps(dtype: torch.dtype, temperature: float) -> float:
     return 1e-6 / temperature if dtype == torch.float32 else torch.finfo(dtype).eps / 8 / temperature
 
@@ -194,6 +227,7 @@ def test_a_rank_leaves_out_its_own_rows_among_all(
     assert (got - right).norm() / right.norm() <= max(floor, torch.finfo(dtype).eps)
 
 
+@FUSING
 @pytest.mark.parametrize("temperature", [0.01, 0.05])
 @pytest.mark.parametrize("name", ["nt_xent", "info_nce", "sup_con_pairs"])
 def test_aligned_views_leave_the_gradient_its_digits(
@@ -209,6 +243,7 @@ def test_aligned_views_leave_the_gradient_its_digits(
         assert_as_good_as_torch(LOSSES[name], views, temperature, 1e-6 / temperature, backend="triton")
 
 
+@FUSING
 def test_classes_far_apart_leave_no_nan_past_the_last_column() -> None:
     """Two rows against each other: all similarities are far below 0, which columns past the end have."""
     z = torch.tensor([[30.0, 0.0], [-30.0, 0.0]], device=DEVICE, requires_grad=True)

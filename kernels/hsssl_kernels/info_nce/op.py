@@ -95,8 +95,13 @@ def info_nce(
         return check_temperature("info_nce", temperature), choose_backend("info_nce", backend, query)
 
     value, chosen = together("info_nce", world, check, say)
+    query, key = (
+        query.contiguous(),
+        key.contiguous(),
+    )  # sums then have the same bits whatever the strides were
     if negatives is not None:
-        rows: Tensor = QueueRows.apply(query, key, negatives, value, normalize, chosen)  # type: ignore[no-untyped-call]
+        queue = negatives.contiguous()
+        rows: Tensor = QueueRows.apply(query, key, queue, value, normalize, chosen)  # type: ignore[no-untyped-call]
     else:
         even = reduction != "none" and torch.is_grad_enabled()
         options = TowerOptions(symmetric, normalize, even, world > 1, chosen)

@@ -61,6 +61,16 @@ def _similarity(
 
 
 @triton.jit
+def _in_base_2_of(s, scale, inside):
+    """Return s times the scale where ``inside`` (BLOCK_N,), -inf elsewhere: the same bits in every kernel.
+
+    Both passes must form it here: a bare product is rounded or not, as the compiler fuses it with what
+    follows, and beside a log-sum-exp of rounded ones an S of 10,000 would be off by a thousandth.
+    """
+    return s * scale + tl.where(inside, 0.0, float("-inf"))[None, :]
+
+
+@triton.jit
 def _keys(rows, half, PAIRS: tl.constexpr):
     """Return numbers that are equal for a row and itself, and with PAIRS for its partner."""
     if PAIRS:
@@ -127,7 +137,7 @@ def _lse_fwd_kernel(
             # one fused multiply-add an element takes the shift off and the columns past m out
             s = s * scale + tl.where(cols < m - j, -scale, float("-inf"))[None, :]
         else:
-            s = s * scale + tl.where(cols < m - j, 0.0, float("-inf"))[None, :]
+            s = _in_base_2_of(s, scale, cols < m - j)
         if EXCLUDE_SELF:
             s = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], float("-inf"), s)
         if UNIT:
@@ -167,7 +177,7 @@ def _load_pull(base_ptr, first, places, count):
 def _lse_bwd_kernel(
     x_ptr,  # (n, D)
     y_ptr,  # (m, D)
-    x_lse_ptr,  # (n,) float32, logarithms to base 2; not read where UNIT
+    x_lse_ptr,  # (n,) float32, logarithms to base 2, less LIFT; not read where UNIT
     x_weight_ptr,  # (n,) float32; where UNIT, times 2^(scale - lse)
     y_lse_ptr,  # (m,) float32
     y_weight_ptr,  # (m,) float32
@@ -223,17 +233,17 @@ def _lse_bwd_kernel(
             w *= x_weight[:, None] + y_weight[None, :]
         else:
             y_lse = tl.load(y_lse_ptr + j + cols, mask=cols < m - j, other=float("inf"))
+            s = _in_base_2_of(s, scale, cols < m - j)
             if LABELS:  # a share less what it should be, in which nothing cancels
                 y_label = tl.load(y_label_ptr + j + cols, mask=cols < m - j, other=0)
                 y_pull, y_even, y_rest = _load_pull(y_pull_ptr, j, cols, m)
-                pulled = _expm1(s * scale - x_even[:, None] - x_rest[:, None]) * x_pull[:, None]
-                pulled += _expm1(s * scale - y_even[None, :] - y_rest[None, :]) * y_pull[None, :]
-            s = s * scale + LIFT
+                pulled = _expm1(s - x_even[:, None] - x_rest[:, None]) * x_pull[:, None]
+                pulled += _expm1(s - y_even[None, :] - y_rest[None, :]) * y_pull[None, :]
             w = tl.exp2(s - x_lse[:, None]) * x_weight[:, None]
             w += tl.exp2(s - y_lse[None, :]) * y_weight[None, :]
             if LABELS:
-                w = tl.where(x_label[:, None] == y_label[None, :], pulled * tl.exp2(1.0 * LIFT), w)
-            w = tl.where((cols < m - j)[None, :], w, 0.0)
+                alike = (x_label[:, None] == y_label[None, :]) & (cols < m - j)[None, :]
+                w = tl.where(alike, pulled * tl.exp2(1.0 * LIFT), w)
         if EXCLUDE_SELF:
             w = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], 0.0, w)
         if BLOCK_D >= D and BLOCK_D == BLOCK_O:
@@ -315,7 +325,10 @@ def launch_lse_grad(
     labels, pulls = positives[:2], positives[2:]
     if pulls:
         pulls = (_split_pull(*x_side, pulls[0]), _split_pull(*y_side, pulls[1]))
-    (x_lse, x_weight), (y_lse, y_weight) = (_reference(*side, scale, fixed) for side in (x_side, y_side))
+    lift = 14 if x.dtype == torch.float16 else 0
+    (x_lse, x_weight), (y_lse, y_weight) = (
+        _reference(*side, scale, fixed, lift) for side in (x_side, y_side)
+    )
     parts = torch.empty(splits, n, columns, dtype=torch.float32, device=x.device)
     _lse_bwd_kernel[(row_blocks, out_blocks, splits)](
         x_ptr=x.contiguous(),
@@ -340,7 +353,7 @@ def launch_lse_grad(
         BLOCK_N=tile.block_n,
         BLOCK_D=tile.block_d,
         BLOCK_O=tile.block_o,
-        LIFT=14 if x.dtype == torch.float16 else 0,
+        LIFT=lift,
         UNIT=fixed,
         EXCLUDE_SELF=self_offset >= 0,
         PAIRS=half > 0,
@@ -350,12 +363,15 @@ def launch_lse_grad(
     return parts.sum(0) if splits > 1 else parts[0]
 
 
-def _reference(log: Tensor, weight: Tensor, scale: float, fixed: bool) -> tuple[Tensor, Tensor]:
+def _reference(log: Tensor, weight: Tensor, scale: float, fixed: bool, lift: int) -> tuple[Tensor, Tensor]:
     """Return a reference to base 2, float32, and the weight times 2^(reference - log), float32.
 
-    The logarithm's own rounding moves into the weight, where it is a relative 6e-8 at any size.
+    The logarithm's own rounding moves into the weight, where it is a relative 6e-8 at any size. Where the
+    shift is not ``fixed``, the reference is ``lift`` smaller, which makes W larger by 2^lift.
     """
     log = log / math.log(2)
+    if not fixed:
+        log = log - lift
     reference = torch.full_like(log, _in_base_2(scale)) if fixed else log.float().double()
     factor = torch.where(log == float("inf"), 0.0, weight * torch.exp2(reference - log))
     return reference.float(), factor.float()

@@ -88,6 +88,7 @@ def sup_con(
     value, chosen = together(
         "sup_con", world, check, lambda found: described(z, found[0], normalize=normalize)
     )
+    z = z.contiguous()  # sums then have the same bits whatever the strides were
     labels = labels.to(torch.int64)
     all_labels = gather(labels) if world > 1 else labels
     count = (class_sums(z.new_ones(len(all_labels), 1, dtype=log_dtype(z)), all_labels) - 1).squeeze(1)
