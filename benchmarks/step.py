@@ -40,8 +40,8 @@ from hsssl.views import DEFAULT_VIEWS, Views, ViewSpec
 __all__ = ["CASES", "Case", "main", "measure"]
 
 LR, WORKERS = 4e-3, 2
-# Largest batch that the DataLoader is given: 65,536 samples would take it half a minute.
-LOADED = 4096
+# Largest batch that the DataLoader is given: larger ones take it seconds each.
+LOADED = 1024
 VIEW_KERNELS = ("_spectral_views_kernel", "_choose_kernel")
 
 
