@@ -157,7 +157,8 @@ def draw_views(
         spec=spec,
         seed=seed,
         step=step,
-        sample_ids=torch.arange(batch_size)[rank::ranks],  # the views too are those of one process
+        # the views too are those of one process
+        sample_ids=torch.arange(batch_size)[rank::ranks] if ranks > 1 else None,
         valid=scene.valid,
     )
     return Views(a, b, scene.wavelengths)

@@ -19,6 +19,7 @@ __all__ = [
     "interpreting",
     "register",
     "runs_triton",
+    "send",
 ]
 
 Backend = Literal["auto", "triton", "torch"]
@@ -71,6 +72,16 @@ def compiles_loops() -> bool:
     import numba
 
     return not numba.config.DISABLE_JIT
+
+
+def send(x: Tensor, device: torch.device) -> Tensor:
+    """Return ``x`` on the device; from memory of the CPU to a GPU it is sent while both go on.
+
+    A plain copy would wait until the GPU has done all that was queued before.
+    """
+    if x.device == device:
+        return x
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def _is_recent(device: torch.device) -> bool:

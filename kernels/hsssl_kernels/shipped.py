@@ -237,7 +237,7 @@ def _view_launches(bands: int, patch_size: int, raw: str, dtype: str, full: bool
     shape = {"C": bands, "P": patch_size}
     flags = dict.fromkeys(("BY_BAND", "HAS_VALID", "HAS_IDS"), full)
     views = shape | flags | {"BLOCK_C": block_c, "BLOCK_P": block_p}
-    views |= dict.fromkeys(("MAY_SMOOTH", "MAY_CUT", "HAS_NOISE"), full)
+    views |= dict.fromkeys(("MAY_SMOOTH", "MAY_CUT", "HAS_NOISE", "FAR"), full)
     choices = shape | flags | {"VARIED": full, "BLOCK_C": max(32, 1 << (bands - 1).bit_length())}
     own = {"cube_ptr": f"*{raw}", "each_ptr": "*i32", "id_ptr": "*i64", "centre_ptr": "*i64", "key": "i64"}
     own |= dict.fromkeys(("keep_ptr", "valid_ptr"), "*u8") | dict.fromkeys(("a_ptr", "b_ptr"), f"*{dtype}")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
-from hsssl_kernels.dispatch import Backend, choose_backend, register
+from hsssl_kernels.dispatch import Backend, choose_backend, register, send
 from hsssl_kernels.embed_views.blocks import Source, embed_in_blocks, grad_in_blocks
 from hsssl_kernels.first_order import first_order
 from hsssl_kernels.spectral_patch_embed.inputs import (
@@ -100,7 +100,7 @@ def embed_views(
             f"got {tuple(visible.shape)}; stack those of both"
         )
     one = None if visible is None else visible[0]
-    work = Work(cube, centres.to(cube.device), mean, scale, one, None, None, patch, group, patch_size)
+    work = Work(cube, send(centres, cube.device), mean, scale, one, None, None, patch, group, patch_size)
     check_geometry(work)
     check_visible(work)
     check_sides(work, weight, bias, position, wavelengths_embedding, norm)
@@ -161,10 +161,10 @@ def _source(*parts: Any) -> Source:
     check_centres(source.cube, source.centres)
     device = source.cube.device
     return source._replace(
-        centres=source.centres.to(device, non_blocking=True),
+        centres=send(source.centres, device),
         mean=source.mean.detach().to(torch.float32),
         scale=source.scale.detach().to(torch.float32),
-        ids=None if source.ids is None else source.ids.to(device, non_blocking=True),
+        ids=None if source.ids is None else send(source.ids, device),
     )
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from hsssl_kernels.dispatch import register
+from hsssl_kernels.spectral_patch_embed.work import Work
 
-__all__ = ["check_range", "group_visible"]
+__all__ = ["check_range", "group_visible", "inside"]
 
 
 def check_range(visible: Tensor, groups: int, space: int) -> None:
@@ -20,6 +21,11 @@ def check_range(visible: Tensor, groups: int, space: int) -> None:
             f"spectral_patch_embed: `visible` must lie in 0 ... {groups * space - 1} for {groups} groups "
             f"of {space} tokens, got {lowest} ... {highest}"
         )
+
+
+def inside(work: Work, visible: Tensor) -> Tensor:
+    """Return numbers of tokens to index by: on a GPU those outside, whose tokens are NaN, are moved in."""
+    return visible.clamp(0, work.groups * work.space - 1) if visible.is_cuda else visible
 
 
 def _group_visible(visible: Tensor, groups: int, space: int) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
     forward   token = W_g u + table,   u = (x - mean) scale of the token's K raw values, then LayerNorm
     backward  dW_g = sum over tokens of group g of dtoken u^T
 
-A program owns tokens of one group, or, where they share a weight and nothing is gained by that, tokens as
-they lie in memory or as they are asked for. Raw values are gathered, normalised in float32, cast and
+A program owns tokens of one group, or, where some are wanted that share a weight, tokens as they are asked
+for. Raw values are gathered, normalised in float32, cast and
 multiplied, and never stored. Saved: nothing but the inputs (and the tokens before LayerNorm); recomputed: u.
 2 T K D operations each way for T tokens; read once and written once, T K raw values and T D results. The
 backward pass splits tokens over programs and adds the parts in a fixed order: no atomics, the same bits every
@@ -35,31 +35,25 @@ __all__ = ["launch_embed", "launch_weight_grad"]
 @triton.jit
 def _slots(
     order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide,
-    MASKED: tl.constexpr, MIXED: tl.constexpr, PIXELS_FIRST: tl.constexpr,
+    MASKED: tl.constexpr, MIXED: tl.constexpr,
 ):  # fmt: skip
     """Return slot, sample, group, row and column of the tokens numbered ``at``, of group ``g`` or of any."""
     space = high * wide
     if MASKED:
-        slot = at
+        slot = at.to(tl.int64)
         if not MIXED:
             slot = tl.load(order_ptr + at, mask=inside, other=0)
         sample = slot // kept
-        token = tl.load(visible_ptr + slot, mask=inside, other=0).to(tl.int32)
+        token = tl.load(visible_ptr + slot, mask=inside, other=0)
+        # one that there is not must not be read: on a GPU no one has looked
+        token = tl.minimum(tl.maximum(token, 0), groups * space - 1).to(tl.int32)
         if MIXED:
             g = token // space
         place = token - g * space
     else:
-        if MIXED:
-            # as they lie in memory: a pixel's groups next to each other, or a group's pixels
-            sample, rest = at // (groups * space), at % (groups * space)
-            if PIXELS_FIRST:
-                g, place = rest // space, rest % space
-            else:
-                g, place = rest % groups, rest // groups
-        else:
-            sample, place = at // space, at % space
-        slot = (sample.to(tl.int64) * groups + g) * space + place
-    return slot.to(tl.int64), sample.to(tl.int64), g, place // wide, place % wide
+        sample, place = (at // space).to(tl.int64), at % space
+        slot = (sample * groups + g) * space + place
+    return slot, sample, g, place // wide, place % wide
 
 
 @triton.jit
@@ -146,7 +140,7 @@ def _embed_kernel(
     CUBE: tl.constexpr,
     FAR: tl.constexpr,
     MASKED: tl.constexpr,
-    MIXED: tl.constexpr,  # whether a program's tokens are of several groups
+    MIXED: tl.constexpr,  # whether a program's tokens are of several groups, as they are asked for
     OWN: tl.constexpr,  # whether each group has a weight of its own
     FULL: tl.constexpr,  # no group is short of bands
     PIXELS_FIRST: tl.constexpr,  # a token's values band by band, as x has them, not pixel by pixel
@@ -189,7 +183,7 @@ def _embed_kernel(
     at = first + tl.arange(0, BLOCK_M)
     inside = at < stop
     slot, sample, g, row, col = _slots(
-        order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED, MIXED, PIXELS_FIRST
+        order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED, MIXED
     )
     if OWN:
         # a program past the last block of tokens finds no group: it must not read past the weights
@@ -223,6 +217,10 @@ def _embed_kernel(
         a = tl.load(norm_weight_ptr + columns, mask=columns < D, other=0.0)
         b = tl.load(norm_bias_ptr + columns, mask=columns < D, other=0.0)
         out = off * inverse[:, None] * a[None, :] + b[None, :]
+    if MIXED:
+        token = tl.load(visible_ptr + slot, mask=inside, other=0)
+        there = (token >= 0) & (token < groups * high * wide)
+        out = tl.where(there[:, None], out, float("nan"))
     tl.store(out_ptr + to, out, mask=write)
 
 
@@ -285,9 +283,8 @@ def _weight_grad_kernel(
         at = i + tl.arange(0, BLOCK_T)
         inside = at < stop
         slot, sample, g, row, col = _slots(
-            order_ptr, visible_ptr, at, inside, part_group, groups, kept, high, wide,
-            MASKED, MIXED, PIXELS_FIRST,
-        )  # fmt: skip
+            order_ptr, visible_ptr, at, inside, part_group, groups, kept, high, wide, MASKED, MIXED
+        )
         u = _gather(
             x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, k,
             rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
@@ -383,11 +380,11 @@ def launch_weight_grad(work: Work, gradient: Tensor, grouped: bool) -> Tensor:
 
 
 def _mixed(work: Work, own: bool) -> bool:
-    """Return whether tokens come as they lie in memory, not group by group.
+    """Return whether tokens come as they are asked for, not group by group.
 
     Groups apart take their normalisation once, which pays unless tokens would have to be sorted for it.
     """
-    return not own and (work.visible is not None or (work.mean is None and work.scale is None))
+    return not own and work.visible is not None
 
 
 def _pixels_first(work: Work) -> bool:

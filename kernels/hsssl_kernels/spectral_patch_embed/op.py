@@ -10,7 +10,7 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend
 from hsssl_kernels.first_order import first_order
-from hsssl_kernels.spectral_patch_embed.grouping import group_visible
+from hsssl_kernels.spectral_patch_embed.grouping import group_visible, inside
 from hsssl_kernels.spectral_patch_embed.inputs import (
     check_geometry,
     check_sides,
@@ -75,7 +75,8 @@ def spectral_patch_embed(
     wavelengths_embedding : Tensor, shape (G, D), optional
         Added by group.
     visible : Tensor, shape (B, V), int64, optional
-        Numbers of the tokens to compute, in the order wanted; all where it is not given.
+        Numbers of the tokens to compute, in the order wanted; all where it is not given. On a GPU, where
+        looking at them would wait for the device, a number that there is not gives a token of NaN.
     norm : tuple of weight (D,), bias (D,) and eps, optional
         LayerNorm of the tokens.
     centres : Tensor, shape (B, 2), int64, optional
@@ -194,7 +195,9 @@ def _input_grad(work: Work, gradient: Tensor, weight: Tensor) -> Tensor:
     wide = compute_dtype(weight)
     if work.visible is not None:
         full = gradient.new_zeros(work.batch, work.groups * work.space, gradient.shape[2], dtype=wide)
-        gradient = full.scatter_add(1, work.visible.unsqueeze(2).expand_as(gradient), gradient.to(wide))
+        gradient = full.scatter_add(
+            1, inside(work, work.visible).unsqueeze(2).expand_as(gradient), gradient.to(wide)
+        )
     gradient = gradient.to(wide).reshape(-1, work.groups, work.space, gradient.shape[2])
     gradient = gradient @ weight.to(wide)  # (B, G, S, K)
     patch = work.patch

@@ -8,7 +8,7 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import register
 from hsssl_kernels.spectral_patch_embed.blocked import embed_blocked, weight_grad_blocked
-from hsssl_kernels.spectral_patch_embed.grouping import check_range
+from hsssl_kernels.spectral_patch_embed.grouping import check_range, inside
 from hsssl_kernels.spectral_patch_embed.table import table_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
 
@@ -42,7 +42,7 @@ def _embed(
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     norm = None if norm_weight is None or norm_bias is None else (norm_weight, norm_bias, eps)
     _check_centres(work)
-    if visible is not None and order is None:
+    if visible is not None and order is None and not (backend == "triton" and visible.is_cuda):
         check_range(visible, work.groups, work.space)
     if backend == "torch":
         return embed_blocked(work, weight, table, norm, keep)
@@ -101,7 +101,7 @@ def _weight_grad(
         return weight_grad_blocked(work, gradient, grouped, rows)
     from hsssl_kernels.spectral_patch_embed.kernel import launch_weight_grad
 
-    flat, token = gradient.flatten(0, 1), None if visible is None else visible.flatten()
+    flat, token = gradient.flatten(0, 1), None if visible is None else inside(work, visible).flatten()
     by_table = table_grad(work, flat, token, rows) if rows else flat.new_empty(0, flat.shape[1])
     return launch_weight_grad(work, gradient, grouped), by_table.to(compute_dtype(gradient))
 

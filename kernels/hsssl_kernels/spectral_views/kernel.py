@@ -41,7 +41,7 @@ def _near(index, size):
     period = tl.maximum(2 * (size - 1), 1)
     index = tl.abs(index)
     index = tl.where(index >= period, index - period, index)
-    return tl.minimum(index, period - index) * (size > 1)
+    return tl.minimum(index, period - index)
 
 
 @triton.jit
@@ -102,6 +102,7 @@ def _spectral_views_kernel(
     MAY_SMOOTH: tl.constexpr,
     MAY_CUT: tl.constexpr,
     HAS_NOISE: tl.constexpr,
+    FAR: tl.constexpr,  # more raw numbers than 32 bits count
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -114,16 +115,19 @@ def _spectral_views_kernel(
     band = tl.program_id(0) % band_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     view = sample // batch
 
-    # where the pixels lie
+    # where the pixels lie: rows and columns of the scene are linear in those of the view
     p, q = at // P, at % P
     each_ptr += sample.to(tl.int64) * 8
     symmetry = tl.load(each_ptr + 2)
-    row = tl.where((symmetry & 4) != 0, q, p)
-    col = tl.where((symmetry & 4) != 0, p, q)
-    row = tl.where((symmetry & 1) != 0, P - 1 - row, row) - (P - 1) // 2
-    col = tl.where((symmetry & 2) != 0, P - 1 - col, col) - (P - 1) // 2
-    row = _near(row + tl.load(each_ptr), rows).to(tl.int64)
-    pixel = row * cols + _near(col + tl.load(each_ptr + 1), cols)
+    by_row, by_col = 1 - 2 * (symmetry & 1), 1 - (symmetry & 2)
+    turned = symmetry >> 2
+    row = tl.load(each_ptr) - (P - 1) // 2 + (P - 1) * (symmetry & 1)
+    col = tl.load(each_ptr + 1) - (P - 1) // 2 + (P - 1) * ((symmetry >> 1) & 1)
+    row = _near(row + p * (by_row * (1 - turned)) + q * (by_row * turned), rows)
+    col = _near(col + p * (by_col * turned) + q * (by_col * (1 - turned)), cols)
+    pixel = row * cols + col
+    if FAR:
+        pixel = row.to(tl.int64) * cols + col
 
     exists = at < P * P
     inside = (band < C)[:, None] & exists[None, :]
@@ -211,6 +215,7 @@ def launch_spectral_views(
         MAY_SMOOTH=strengths.smooth > 0,
         MAY_CUT=strengths.cutout > 0,
         HAS_NOISE=strengths.noise > 0,
+        FAR=cube.numel() >= 2**31,
         BLOCK_C=block_c,
         BLOCK_P=block_p,
         **VIEW_OPTIONS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hsssl_kernels.dispatch import Backend, choose_backend, register
+from hsssl_kernels.dispatch import Backend, choose_backend, register, send
 from hsssl_kernels.spectral_views.checks import check_centres, check_views
 from hsssl_kernels.spectral_views.paths import views_by
 from hsssl_kernels.spectral_views.spec import ViewSpec
@@ -118,14 +118,14 @@ def _views(
     check_centres(cube, centres)
     return views_by(backend, cube)(
         cube,
-        centres.to(cube.device, non_blocking=True),
+        send(centres, cube.device),
         patch_size=patch_size,
         mean=mean.to(torch.float32),
         scale=scale.to(torch.float32),
         spec=ViewSpec.of(strengths),
         seed=seed,
         step=step,
-        sample_ids=None if sample_ids is None else sample_ids.to(cube.device, non_blocking=True),
+        sample_ids=None if sample_ids is None else send(sample_ids, cube.device),
         valid=valid,
         dtype=dtype,
     )
