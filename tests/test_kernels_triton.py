@@ -169,7 +169,8 @@ def test_the_same_bits_every_time(loss: Loss) -> None:
 
 @LOSS
 def test_strides_do_not_matter(loss: Loss) -> None:
-    plain = [m.to(DEVICE) for m in draw(loss, 12, 6, torch.float32)]
+    """Torch adds up 33 columns, unlike a few, in an order that depends on strides."""
+    plain = [m.to(DEVICE) for m in draw(loss, 12, 33, torch.float32)]
     turned = [m.T.contiguous().T for m in plain]
     expected = value_and_gradients(loss, True, plain, 0.2, torch.float32, backend="triton")
     got = value_and_gradients(loss, True, turned, 0.2, torch.float32, backend="triton")

@@ -95,10 +95,8 @@ def info_nce(
         return check_temperature("info_nce", temperature), choose_backend("info_nce", backend, query)
 
     value, chosen = together("info_nce", world, check, say)
-    query, key = (
-        query.contiguous(),
-        key.contiguous(),
-    )  # sums then have the same bits whatever the strides were
+    # sums then have the same bits whatever the strides were
+    query, key = query.contiguous(), key.contiguous()
     if negatives is not None:
         queue = negatives.contiguous()
         rows: Tensor = QueueRows.apply(query, key, queue, value, normalize, chosen)  # type: ignore[no-untyped-call]

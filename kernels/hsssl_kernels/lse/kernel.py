@@ -61,7 +61,7 @@ def _similarity(
 
 
 @triton.jit
-def _in_base_2_of(s, scale, inside):
+def _scaled(s, scale, inside):
     """Return s times the scale where ``inside`` (BLOCK_N,), -inf elsewhere: the same bits in every kernel.
 
     Both passes must form it here: a bare product is rounded or not, as the compiler fuses it with what
@@ -137,7 +137,7 @@ def _lse_fwd_kernel(
             # one fused multiply-add an element takes the shift off and the columns past m out
             s = s * scale + tl.where(cols < m - j, -scale, float("-inf"))[None, :]
         else:
-            s = _in_base_2_of(s, scale, cols < m - j)
+            s = _scaled(s, scale, cols < m - j)
         if EXCLUDE_SELF:
             s = tl.where(own[:, None] == _keys(j + cols, half, PAIRS)[None, :], float("-inf"), s)
         if UNIT:
@@ -179,7 +179,7 @@ def _lse_bwd_kernel(
     y_ptr,  # (m, D)
     x_lse_ptr,  # (n,) float32, logarithms to base 2, less LIFT; not read where UNIT
     x_weight_ptr,  # (n,) float32; where UNIT, times 2^(scale - lse)
-    y_lse_ptr,  # (m,) float32
+    y_lse_ptr,  # (m,) float32, as x_lse_ptr
     y_weight_ptr,  # (m,) float32
     x_label_ptr,  # (n,) int64, read where LABELS as are the next three
     y_label_ptr,  # (m,) int64
@@ -233,7 +233,7 @@ def _lse_bwd_kernel(
             w *= x_weight[:, None] + y_weight[None, :]
         else:
             y_lse = tl.load(y_lse_ptr + j + cols, mask=cols < m - j, other=float("inf"))
-            s = _in_base_2_of(s, scale, cols < m - j)
+            s = _scaled(s, scale, cols < m - j)
             if LABELS:  # a share less what it should be, in which nothing cancels
                 y_label = tl.load(y_label_ptr + j + cols, mask=cols < m - j, other=0)
                 y_pull, y_even, y_rest = _load_pull(y_pull_ptr, j, cols, m)
@@ -370,8 +370,7 @@ def _reference(log: Tensor, weight: Tensor, scale: float, fixed: bool, lift: int
     shift is not ``fixed``, the reference is ``lift`` smaller, which makes W larger by 2^lift.
     """
     log = log / math.log(2)
-    if not fixed:
-        log = log - lift
+    log = log if fixed else log - lift
     reference = torch.full_like(log, _in_base_2(scale)) if fixed else log.float().double()
     factor = torch.where(log == float("inf"), 0.0, weight * torch.exp2(reference - log))
     return reference.float(), factor.float()
