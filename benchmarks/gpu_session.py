@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for the results")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--kernel", nargs="+", help="kernels to tune (default: all of this GPU's table)")
+    parser.add_argument("--largest", nargs="+", type=int, help="D of the entries to tune (default: all)")
     parser.add_argument("--bytes", nargs="+", type=int, default=[2, 4], help="a value, of what is tuned")
     parser.add_argument("--processes", type=int, default=14, help="that compile and check at a time")
     parser.add_argument("--seconds", type=float, default=0.5, help="time spent on each measurement, about")
@@ -189,6 +190,8 @@ def tune_all(options: argparse.Namespace) -> None:
     keys = [key for key in table.TABLE if key[1] == arch and key[0] in (options.kernel or [key[0]])]
     keys = [key for key in keys if key[2] in options.bytes]
     entries = [(key, i) for key in keys for i in range(len(table.TABLE[key]))]
+    if options.largest:
+        entries = [(key, i) for key, i in entries if table.TABLE[key][i][0] in options.largest]
     jobs = [(key, i, tile) for key, i in entries for tile in tune.tiles_to_try(key, i)]
     start = time.perf_counter()
     with _pool(options) as pool:
