@@ -28,6 +28,8 @@ CASES: dict[str, tuple[tuple[int, ...], str]] = {
     "visible_weight_a_group": ((4, 11, 4, 6, 2, 4, 6), "visible per_group no_position"),
     "visible_bias_alone": ((3, 7, 3, 3, 3, 3, 4), "visible no_position no_wavelengths no_norm"),
     "bias_alone": ((2, 8, 5, 5, 1, 4, 6), "no_norm no_position no_wavelengths"),
+    "bias_a_group": ((2, 11, 4, 6, 2, 4, 6), "biases no_norm no_position no_wavelengths"),
+    "visible_bias_a_group": ((2, 11, 4, 6, 2, 4, 6), "visible biases no_norm no_position no_wavelengths"),
     "nothing_added": ((2, 8, 4, 4, 2, 4, 6), "no_norm no_position no_wavelengths no_bias"),
     "cube": ((5, 11, 6, 6, 3, 4, 6), "cube"),
     "cube_even_window_visible": ((5, 11, 4, 4, 2, 4, 6), "cube visible per_group"),
@@ -62,7 +64,7 @@ def draw(case: tuple[tuple[int, ...], str], dtype: torch.dtype, seed: int = 0) -
         named["scale"] = 2e-3 * (1 + torch.rand(c, generator=g))
     named["weight"] = normal(groups, dim, values) if "per_group" in said else normal(dim, values)
     if "no_bias" not in said:
-        named["bias"] = normal(groups, dim) if "per_group" in said else normal(dim)
+        named["bias"] = normal(groups, dim) if "per_group" in said or "biases" in said else normal(dim)
     if "no_position" not in said:
         named["position"] = normal(space, dim)
     if "no_wavelengths" not in said:

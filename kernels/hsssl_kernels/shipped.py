@@ -96,38 +96,40 @@ def lse_launch(name: str, dtype: torch.dtype, columns: int, tile: Tile, unit: bo
 
 
 def patch_embed_launches(architecture: str) -> Iterator[Shipped]:
-    """Yield launches of "patch_embed" and "patch_embed_bwd": from patches and cubes, all tokens and some."""
+    """Yield launches of the patch embedding and its gradient: of patches and cubes, all tokens and some."""
     for (name, arch, size), entries in TABLE.items():
         if arch == architecture and name.startswith("patch_embed"):
             for largest, tile in entries:
-                columns = min(largest, 384)
+                wide = min(largest, 384)
                 if size == 2:
-                    yield _patch_embed_launch(name, "bf16", columns, tile, "i16", 8, True, False, "ieee")
-                    yield _patch_embed_launch(
-                        name, "fp16", columns - 24, tile, "fp32", 3, False, True, "ieee"
-                    )
+                    yield _patch_embed_launch(name, "bf16", wide, tile, "i16", 8, True, "ieee")
+                    yield _patch_embed_launch(name, "fp16", wide - 24, tile, "fp32", 3, False, "ieee")
+                    yield _patch_embed_launch(name, "bf16", wide, tile, "i16", 3, False, "ieee")
                 else:
-                    yield _patch_embed_launch(name, "fp32", columns, tile, "u16", 3, True, True, "ieee")
-                    yield _patch_embed_launch(name, "fp32", columns, tile, "fp32", 1, False, False, "tf32")
+                    yield _patch_embed_launch(name, "fp32", wide, tile, "u16", 3, True, "ieee")
+                    yield _patch_embed_launch(name, "fp32", wide, tile, "fp32", 1, False, "tf32")
 
 
 def _patch_embed_launch(
-    name: str, dtype: str, columns: int, tile: Tile, raw: str, patch: int, cube: bool, masked: bool, how: str
+    name: str, dtype: str, columns: int, tile: Tile, raw: str, patch: int, cube: bool, how: str
 ) -> Shipped:
     from hsssl_kernels.spectral_patch_embed import kernel
 
+    # LayerNorm goes with the one as with the other; tokens of patches are some of them
+    masked = name.endswith("some") or (name.endswith("norm") and not cube)
     constants: dict[str, Any] = {"D": columns, "PATCH": patch, "GROUP": 10, "CUBE": cube, "FAR": cube}
     constants |= {"MASKED": masked, "MIXED": masked, "FULL": True, "PIXELS_FIRST": False}
     constants |= {"RUN": 1 if cube else 2, "HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
-    if cube:
+    if cube or raw == "i16":
         constants["stride_c"] = 1  # bands last, as Triton specialises it
-    if name == "patch_embed":
+    if "bwd" not in name:
         function = kernel._embed_kernel
-        norm = columns <= tile.block_n
-        constants |= {"OWN": not masked, "TABLE": 2, "NORM": norm, "KEEP": norm, "BLOCK_G": 32}
+        norm = name.endswith("norm") and columns <= tile.block_n
+        constants |= {"OWN": cube and not masked, "TABLE": 2, "NORM": norm, "KEEP": norm, "BLOCK_G": 32}
         constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_d}
     else:
         function = kernel._weight_grad_kernel
+        constants |= {"BY_TABLE": how == "ieee"}
         constants |= {"BLOCK_D": tile.block_m, "BLOCK_K": tile.block_n, "BLOCK_T": tile.block_d}
     own = {"x_ptr": f"*{raw}", "eps": "fp32"}
     own |= dict.fromkeys(("centre_ptr", "order_ptr", "visible_ptr", "start_ptr"), "*i64")

@@ -31,6 +31,10 @@ from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = ["launch_embed", "launch_weight_grad"]
 
+# Tokens are split over so many times the programs that fill the device: the last ones to run then wait for
+# less than with as few as fill it, whose number would have to be just right.
+_WAVES = 4
+
 
 @triton.jit
 def _slots(
@@ -188,7 +192,14 @@ def _embed_kernel(
     if OWN:
         # a program past the last block of tokens finds no group: it must not read past the weights
         weight_ptr += tl.minimum(g, groups - 1).to(tl.int64) * (D * K)
+    write = inside[:, None] & (columns[None, :] < D)
     out = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
+    # first, while registers are free
+    if TABLE == 1:
+        out += tl.load(table_ptr + columns, mask=columns < D, other=0.0)[None, :]
+    elif TABLE == 2:
+        line = (g * (high * wide) + row * wide + col) // share
+        out += tl.load(table_ptr + line[:, None] * D + columns[None, :], mask=write, other=0.0)
     for k in range(0, K, BLOCK_K):
         u = _gather(
             x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, k,
@@ -199,12 +210,6 @@ def _embed_kernel(
         there = (columns[:, None] < D) & (across[None, :] < K)
         w = tl.load(weight_ptr + columns[:, None] * K + across[None, :], mask=there, other=0.0)
         out = tl.dot(u.to(w.dtype), tl.trans(w), out, input_precision=PRECISION)
-    write = inside[:, None] & (columns[None, :] < D)
-    if TABLE == 1:
-        out += tl.load(table_ptr + columns, mask=columns < D, other=0.0)[None, :]
-    elif TABLE == 2:
-        line = (g * (high * wide) + row * wide + col) // share
-        out += tl.load(table_ptr + line[:, None] * D + columns[None, :], mask=write, other=0.0)
     to = slot[:, None] * D + columns[None, :]
     if NORM:
         mean = tl.sum(out, 1) / D  # columns past D are 0
@@ -234,7 +239,7 @@ def _weight_grad_kernel(
     visible_ptr,
     start_ptr,
     gradient_ptr,  # (B V, D)
-    part_ptr,  # (G, splits, D, K) float32, or (1, splits, D, K) where MIXED
+    part_ptr,  # (G, splits, D K + D) float32, or (1, splits, D K + D) where MIXED: by weight, then by table
     count,
     kept,
     groups,
@@ -261,13 +266,14 @@ def _weight_grad_kernel(
     RUN: tl.constexpr,
     HAS_MEAN: tl.constexpr,
     HAS_SCALE: tl.constexpr,
+    BY_TABLE: tl.constexpr,  # whether tokens are added up besides, as the gradient by a row for all of them
     PRECISION: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_T: tl.constexpr,  # tokens at a time
 ):
     K: tl.constexpr = PATCH * PATCH * GROUP
-    k_blocks: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
+    k_blocks: tl.constexpr = (K + BY_TABLE + BLOCK_K - 1) // BLOCK_K
     k = tl.program_id(0) % k_blocks * BLOCK_K
     columns = tl.program_id(0) // k_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
     part_group, split = tl.program_id(1), tl.program_id(2)
@@ -279,6 +285,7 @@ def _weight_grad_kernel(
     span = tl.cdiv(tl.cdiv(end - begin, splits), BLOCK_T) * BLOCK_T
     stop = tl.minimum(begin + (split + 1) * span, end)
     part = tl.zeros([BLOCK_D, BLOCK_K], dtype=tl.float32)
+    across = k + tl.arange(0, BLOCK_K)
     for i in range(begin + split * span, stop, BLOCK_T):
         at = i + tl.arange(0, BLOCK_T)
         inside = at < stop
@@ -290,12 +297,18 @@ def _weight_grad_kernel(
             rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
             PATCH, GROUP, BLOCK_K, CUBE, FAR, MIXED, FULL, PIXELS_FIRST, RUN, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
+        if BY_TABLE:
+            # a raw value past the last that is always 1: matrix units have room for it
+            u = tl.where((across == K)[None, :], 1.0, u)
         there = inside[:, None] & (columns[None, :] < D)
         dy = tl.load(gradient_ptr + slot[:, None] * D + columns[None, :], mask=there, other=0.0)
         part = tl.dot(tl.trans(dy), u.to(dy.dtype), part, input_precision=PRECISION)
-    across = k + tl.arange(0, BLOCK_K)
-    to = (part_group * splits + split).to(tl.int64) * (D * K) + columns[:, None] * K + across[None, :]
+    part_ptr += (part_group * splits + split).to(tl.int64) * (D * K + D)
+    to = columns[:, None] * K + across[None, :]
     tl.store(part_ptr + to, part, mask=(columns[:, None] < D) & (across[None, :] < K))
+    if BY_TABLE and k == K // BLOCK_K * BLOCK_K:
+        total = tl.sum(tl.where((across == K)[None, :], part, 0.0), 1)
+        tl.store(part_ptr + D * K + columns, total, mask=columns < D)
 
 
 def launch_embed(
@@ -303,15 +316,19 @@ def launch_embed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens (B, V, D) and, where ``keep``, before `norm` (B V, D) and its (2, B V) statistics."""
     dim = weight.shape[1]
-    tile = tile_for("patch_embed", architecture(work.x), weight.dtype, dim)
+    own, pixels_first = len(weight) > 1, _pixels_first(work)
+    mixed = _mixed(work, own)
+    name = "patch_embed_some" if mixed else "patch_embed"
+    # a program that normalises tokens holds more of them in registers
+    name = name if norm is None else "patch_embed_norm"
+    tile = tile_for(name, architecture(work.x), weight.dtype, dim)
     total = work.batch * work.kept
     out = torch.empty(total, dim, dtype=weight.dtype, device=work.x.device)
     # LayerNorm needs whole tokens in one program
     fused = norm is not None and dim <= tile.block_n
     before = torch.empty(total if keep and fused else 0, dim, dtype=weight.dtype, device=work.x.device)
     stats = torch.empty(2, total if keep and fused else 0, dtype=torch.float32, device=work.x.device)
-    own, pixels_first = len(weight) > 1, _pixels_first(work)
-    if _mixed(work, own):
+    if mixed:
         row_blocks = triton.cdiv(total, tile.block_m)
     elif work.visible is None:
         row_blocks = work.groups * triton.cdiv(work.batch * work.space, tile.block_m)
@@ -320,7 +337,7 @@ def launch_embed(
     affine = [v.float().contiguous() for v in norm[:2]] if norm is not None else [out, out]
     if total:
         _embed_kernel[(row_blocks * triton.cdiv(dim, tile.block_n),)](
-            **_arguments(work, weight.dtype, _mixed(work, own)),
+            **_arguments(work, weight.dtype, mixed),
             start_ptr=out if work.starts is None else work.starts,
             weight_ptr=in_memory_order(work, weight).contiguous() if pixels_first else weight.contiguous(),
             table_ptr=out if table is None else table.contiguous(),
@@ -351,32 +368,47 @@ def launch_embed(
     return out.view(work.batch, work.kept, dim), before, stats
 
 
-def launch_weight_grad(work: Work, gradient: Tensor, grouped: bool) -> Tensor:
-    """Return the gradient by the weight (1 or G, D, K), float32; ``gradient`` is (B, V, D)."""
+def launch_weight_grad(
+    work: Work, gradient: Tensor, grouped: bool, rows: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return gradients by the weight (1 or G, D, K) and by the table (``rows``, D), float32.
+
+    ``gradient`` is (B, V, D). That by the table is None where it is left to torch: there are rows by token,
+    or by group and programs' tokens are of several, or products are asked for in less than float32.
+    """
     dim, arch = gradient.shape[2], architecture(work.x)
-    tile = tile_for("patch_embed_bwd", arch, gradient.dtype, dim)
-    block_k = min(tile.block_n, max(16, triton.next_power_of_2(work.values)))
-    blocks = triton.cdiv(dim, tile.block_m) * triton.cdiv(work.values, block_k)
     mixed = _mixed(work, grouped)
+    tile = tile_for("patch_embed_bwd_some" if mixed else "patch_embed_bwd", arch, gradient.dtype, dim)
     groups = 1 if mixed else work.groups
-    tokens = work.batch * work.kept // groups
-    most = triton.cdiv(tokens, tile.block_d) if tokens else 1
-    splits = max(1, min(triton.cdiv(PROGRAMS[arch], blocks * groups), most))
-    parts = torch.empty(groups, splits, dim, work.values, dtype=torch.float32, device=work.x.device)
+    named = _arguments(work, gradient.dtype, mixed)
+    by_table = rows in (1, groups) and named["PRECISION"] == "ieee"
+    columns = work.values + by_table
+    block_k = min(tile.block_n, max(16, triton.next_power_of_2(columns)))
+    blocks = triton.cdiv(dim, tile.block_m) * triton.cdiv(columns, block_k)
+    most = triton.cdiv(work.batch * work.kept // groups, tile.block_d)
+    splits = max(1, min(_WAVES * PROGRAMS[arch] // (blocks * groups), most))
+    size = [dim * work.values, dim]
+    parts = torch.empty(groups, splits, sum(size), dtype=torch.float32, device=work.x.device)
     _weight_grad_kernel[(blocks, groups, splits)](
-        **_arguments(work, gradient.dtype, mixed),
+        **named,
         start_ptr=parts if work.starts is None else work.starts,
         gradient_ptr=gradient.contiguous(),
         part_ptr=parts,
         splits=splits,
         D=dim,
+        BY_TABLE=by_table,
         BLOCK_D=tile.block_m,
         BLOCK_K=block_k,
         BLOCK_T=tile.block_d,
         **tile.options(),
     )
-    by_weight = parts.sum(1) if grouped else parts.sum((0, 1)).unsqueeze(0)
-    return in_weight_order(work, by_weight.mT).mT if _pixels_first(work) else by_weight
+    weight_parts, table_parts = parts.split(size, 2)
+    total = weight_parts.sum(1) if grouped else weight_parts.sum((0, 1))
+    total = total.view(-1, dim, work.values)
+    total = in_weight_order(work, total.mT).mT if _pixels_first(work) else total
+    if not by_table:
+        return total, None
+    return total, table_parts.sum(1) if rows > 1 else table_parts.sum((0, 1)).unsqueeze(0)
 
 
 def _mixed(work: Work, own: bool) -> bool:

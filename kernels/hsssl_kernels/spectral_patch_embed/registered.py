@@ -101,9 +101,11 @@ def _weight_grad(
         return weight_grad_blocked(work, gradient, grouped, rows)
     from hsssl_kernels.spectral_patch_embed.kernel import launch_weight_grad
 
-    flat, token = gradient.flatten(0, 1), None if visible is None else inside(work, visible).flatten()
-    by_table = table_grad(work, flat, token, rows) if rows else flat.new_empty(0, flat.shape[1])
-    return launch_weight_grad(work, gradient, grouped), by_table.to(compute_dtype(gradient))
+    by_weight, by_table = launch_weight_grad(work, gradient, grouped, rows)
+    if by_table is None:
+        flat, token = gradient.flatten(0, 1), None if visible is None else inside(work, visible).flatten()
+        by_table = table_grad(work, flat, token, rows) if rows else by_weight.new_empty(0, flat.shape[1])
+    return by_weight, by_table
 
 
 def _weight_grad_fake(

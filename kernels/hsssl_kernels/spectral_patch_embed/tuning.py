@@ -18,12 +18,18 @@ _BANDS, _GROUP, _PATCH, _SIDE = 200, 10, 8, 32
 
 
 def patch_embed_calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) -> Callable[[str], Tensor]:
-    """Return "patch_embed" or "patch_embed_bwd" on int16 samples of some 4 ``rows`` tokens, by backend."""
+    """Return "patch_embed" or "patch_embed_bwd" on int16 samples of some 4 ``rows`` tokens, by backend.
+
+    With "_some" in its name, of a quarter of them.
+    """
     g = torch.Generator().manual_seed(0)
     batch = max(1, 4 * rows // (_BANDS // _GROUP * (_SIDE // _PATCH) ** 2))
     x = torch.randint(0, 10_000, (batch, _SIDE, _SIDE, _BANDS), generator=g, dtype=torch.int16).to("cuda")
     mean, scale = torch.full((_BANDS,), 5e3, device="cuda"), torch.full((_BANDS,), 3e-4, device="cuda")
     work = Work(x, None, mean, scale, None, None, None, _PATCH, _GROUP, 0)
+    if kernel.endswith("some"):
+        order = torch.rand(batch, work.kept, generator=g).argsort(1)
+        work = work._replace(visible=order[:, : work.kept // 4].contiguous().to("cuda"))
     weight = (torch.randn(1, columns, work.values, generator=g) * work.values**-0.5).to("cuda", dtype)
     gradient = torch.randn(batch, work.kept, columns, generator=g).to("cuda", dtype)
 
@@ -32,17 +38,17 @@ def patch_embed_calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) 
         return tokens
 
     def backward(backend: str) -> Tensor:
-        total: Tensor = weight_grad(*work, gradient, False, 0, backend)[0]
+        total: Tensor = weight_grad(*work, gradient, False, 1, backend)[0]
         return total
 
-    return forward if kernel == "patch_embed" else backward
+    return backward if "bwd" in kernel else forward
 
 
 def patch_embed_candidates(kernel: str, columns: int, size: int) -> Iterator[Tile]:
     """Yield tiles to try for D = ``columns``: rows, columns of D and chunk of K, or D, K and tokens."""
     whole = min(256, max(64, 1 << (columns - 1).bit_length()))
     blocks = (32, 64, 128)
-    wide = dict.fromkeys((64, 128, whole)) if kernel == "patch_embed" else blocks
+    wide = dict.fromkeys((64, 128, whole)) if "bwd" not in kernel else blocks
     for m, n, k, warps, stages in product(blocks, wide, (32, 64), (4, 8), (1, 2, 3)):
         if m * n <= (16384 if size == 2 else 8192):
             yield Tile(m, n, k, 0, warps, stages)
