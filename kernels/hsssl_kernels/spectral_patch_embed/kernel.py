@@ -316,8 +316,9 @@ def launch_embed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens (B, V, D) and, where ``keep``, before `norm` (B V, D) and its (2, B V) statistics."""
     dim = weight.shape[1]
-    own, pixels_first = len(weight) > 1, _pixels_first(work)
+    own = len(weight) > 1
     mixed = _mixed(work, own)
+    named = _arguments(work, weight.dtype, mixed)
     name = "patch_embed_some" if mixed else "patch_embed"
     # a program that normalises tokens holds more of them in registers
     name = name if norm is None else "patch_embed_norm"
@@ -335,11 +336,12 @@ def launch_embed(
     else:
         row_blocks = triton.cdiv(total, tile.block_m) + work.groups
     affine = [v.float().contiguous() for v in norm[:2]] if norm is not None else [out, out]
+    weight = in_memory_order(work, weight) if named["PIXELS_FIRST"] else weight
     if total:
         _embed_kernel[(row_blocks * triton.cdiv(dim, tile.block_n),)](
-            **_arguments(work, weight.dtype, mixed),
+            **named,
             start_ptr=out if work.starts is None else work.starts,
-            weight_ptr=in_memory_order(work, weight).contiguous() if pixels_first else weight.contiguous(),
+            weight_ptr=weight.contiguous(),
             table_ptr=out if table is None else table.contiguous(),
             norm_weight_ptr=affine[0],
             norm_bias_ptr=affine[1],
@@ -405,7 +407,7 @@ def launch_weight_grad(
     weight_parts, table_parts = parts.split(size, 2)
     total = weight_parts.sum(1) if grouped else weight_parts.sum((0, 1))
     total = total.view(-1, dim, work.values)
-    total = in_weight_order(work, total.mT).mT if _pixels_first(work) else total
+    total = in_weight_order(work, total.mT).mT if named["PIXELS_FIRST"] else total
     if not by_table:
         return total, None
     return total, table_parts.sum(1) if rows > 1 else table_parts.sum((0, 1)).unsqueeze(0)
@@ -424,19 +426,20 @@ def _pixels_first(work: Work) -> bool:
     return bands_first(work) and work.x.shape[1] * work.x.shape[2] > 1
 
 
-def _run(work: Work) -> int:
+def _run(work: Work, pixels_first: bool) -> int:
     """Return how many values next to each other start at a multiple of as many, up to 16 bytes."""
-    *outer, inner = work.x.permute(0, 3, 1, 2).stride() if _pixels_first(work) else work.x.stride()
+    *outer, inner = work.x.permute(0, 3, 1, 2).stride() if pixels_first else work.x.stride()
     if inner != 1:
         return 1
-    along = work.patch if _pixels_first(work) else work.group
+    along = work.patch if pixels_first else work.group
     return math.gcd(16 // work.x.element_size(), along, *outer)
 
 
 def _arguments(work: Work, dtype: torch.dtype, mixed: bool) -> dict[str, Any]:
     """Return what both kernels are given: the raw values and how tokens are cut from them."""
     x, cube = work.x, work.centres is not None
-    pixels_first, run = _pixels_first(work), _run(work)
+    pixels_first = _pixels_first(work)
+    run = _run(work, pixels_first)
     inner = 2 if pixels_first else 3
     every = x.stride() if x.ndim == 4 else (0, *x.stride())
     strides = [s if i == inner else s // run for i, s in enumerate(every)]
