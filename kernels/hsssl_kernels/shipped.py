@@ -125,6 +125,7 @@ def _patch_embed_launch(
     if "bwd" not in name:
         function = kernel._embed_kernel
         norm = name.endswith("norm") and columns <= tile.block_n
+        constants |= {"TOGETHER": 1 if cube or masked else 4}
         constants |= {"OWN": cube and not masked, "TABLE": 2, "NORM": norm, "KEEP": norm, "BLOCK_G": 32}
         constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_d}
     else:

@@ -34,6 +34,8 @@ __all__ = ["launch_embed", "launch_weight_grad"]
 # Tokens are split over so many times the programs that fill the device: the last ones to run then wait for
 # less than with as few as fill it, whose number would have to be just right.
 _WAVES = 4
+# Groups of bands that a program takes at the same places: 10 bands of int16 are less than a sector of memory.
+_TOGETHER = 4
 
 
 @triton.jit
@@ -61,25 +63,23 @@ def _slots(
 
 
 @triton.jit
-def _gather(
-    x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, first,
+def _read(
+    x_ptr, centre_ptr, sample, row, col, inside, g, first,
     rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
     PATCH: tl.constexpr, GROUP: tl.constexpr, BLOCK_K: tl.constexpr, CUBE: tl.constexpr, FAR: tl.constexpr,
-    MIXED: tl.constexpr, FULL: tl.constexpr, PIXELS_FIRST: tl.constexpr, RUN: tl.constexpr,
-    HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
+    FULL: tl.constexpr, PIXELS_FIRST: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
-    """Return values first ... first + BLOCK_K of tokens (BLOCK, BLOCK_K), normalised, float32; 0 outside."""
+    """Return raw values first ... first + BLOCK_K of tokens (BLOCK, BLOCK_K), 0 outside."""
     k = first + tl.arange(0, BLOCK_K)
     if PIXELS_FIRST:
         member, pixel = k // (PATCH * PATCH), k % (PATCH * PATCH)
     else:
         pixel, member = k // GROUP, k % GROUP
     down, right = pixel // PATCH, pixel % PATCH
-    exists = (k < PATCH * PATCH * GROUP)[None, :]
-    band = g[:, None] * GROUP + member[None, :] if MIXED else (g * GROUP + member)[None, :]
+    use = inside[:, None] & (k < PATCH * PATCH * GROUP)[None, :]
+    begin = g * GROUP + tl.zeros_like(row)  # of the group, a token each
     if not FULL:
-        exists = exists & (band < bands)
-    use = inside[:, None] & exists
+        use = use & (begin[:, None] + member[None, :] < bands)
     # strides come in whole runs, and one that is a run of 1 is contiguous: so loads become wide
     if CUBE:
         y = tl.load(centre_ptr + 2 * sample, mask=inside, other=0).to(tl.int32) - reach + row * PATCH
@@ -90,20 +90,48 @@ def _gather(
         y, x = tl.minimum(y, 2 * (rows - 1) - y), tl.minimum(x, 2 * (cols - 1) - x)
         if FAR:
             y, x = y.to(tl.int64), x.to(tl.int64)
-        at = (y * stride_h + x * stride_w) * RUN + band * stride_c
+        at = (y * stride_h + x * stride_w) * RUN + (begin[:, None] + member[None, :]) * stride_c
     elif PIXELS_FIRST:
-        base = (sample * stride_b + row * PATCH * stride_h) * RUN + col * PATCH * stride_w
-        at = base[:, None] + (down * stride_h * RUN + right * stride_w)[None, :] + band * stride_c * RUN
+        base = (sample * stride_b + row * PATCH * stride_h + begin * stride_c) * RUN + col * PATCH * stride_w
+        at = base[:, None] + ((down * stride_h + member * stride_c) * RUN + right * stride_w)[None, :]
     else:
         base = (sample * stride_b + (row * PATCH * stride_h + col * PATCH * stride_w)) * RUN
-        at = base[:, None] + ((down * stride_h + right * stride_w) * RUN)[None, :] + band * stride_c
-    u = tl.load(x_ptr + at, mask=use, other=0).to(tl.float32)
+        at = (base + begin * stride_c)[:, None]
+        at += ((down * stride_h + right * stride_w) * RUN + member * stride_c)[None, :]
+    return tl.load(x_ptr + at, mask=use, other=0)
+
+
+@triton.jit
+def _normalise(
+    raw, mean_ptr, scale_ptr, g, first, bands,
+    PATCH: tl.constexpr, GROUP: tl.constexpr, TOGETHER: tl.constexpr, MIXED: tl.constexpr,
+    FULL: tl.constexpr, PIXELS_FIRST: tl.constexpr, HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
+):  # fmt: skip
+    """Return raw values (BLOCK, BLOCK_K), from ``first`` on, of groups from ``g`` in turn, normalised, float32.
+
+    Those of bands that there are not are 0.
+    """
+    BLOCK: tl.constexpr = raw.shape[0]
+    BLOCK_K: tl.constexpr = raw.shape[1]
+    k = first + tl.arange(0, BLOCK_K)
+    member = k // (PATCH * PATCH) if PIXELS_FIRST else k % GROUP
+    u = raw.to(tl.float32)
+    if MIXED:
+        band = g[:, None] * GROUP + member[None, :]
+    else:
+        # one row for every group, in registers but once
+        band = (g + tl.arange(0, TOGETHER))[:, None] * GROUP + member[None, :]
+        band = band[None, :, :]
+        u = u.reshape(BLOCK // TOGETHER, TOGETHER, BLOCK_K)
+    exists = k < PATCH * PATCH * GROUP
+    exists = exists[None, :] if MIXED else exists[None, None, :]
+    if not FULL:
+        exists = exists & (band < bands)
     if HAS_MEAN:
         u -= tl.load(mean_ptr + band, mask=exists, other=0.0)
     if HAS_SCALE:
         u *= tl.load(scale_ptr + band, mask=exists, other=0.0)
-    # rows that are not there must not become -mean scale, which float16 may not hold
-    return tl.where(use, u, 0.0) if HAS_MEAN else u
+    return u.reshape(BLOCK, BLOCK_K)
 
 
 @triton.jit
@@ -146,6 +174,7 @@ def _embed_kernel(
     MASKED: tl.constexpr,
     MIXED: tl.constexpr,  # whether a program's tokens are of several groups, as they are asked for
     OWN: tl.constexpr,  # whether each group has a weight of its own
+    TOGETHER: tl.constexpr,  # groups in turn in a program, unless MASKED: what lies next to each other
     FULL: tl.constexpr,  # no group is short of bands
     PIXELS_FIRST: tl.constexpr,  # a token's values band by band, as x has them, not pixel by pixel
     RUN: tl.constexpr,  # values at a time: strides are in whole runs, but the innermost one
@@ -181,11 +210,15 @@ def _embed_kernel(
         stop = tl.sum(ours * end, 0)
     else:
         # groups take turns, so that a pixel's bands are read while it is in the cache
-        g = program % groups
-        first = program // groups * BLOCK_M
+        g = program % (groups // TOGETHER) * TOGETHER
+        first = program // (groups // TOGETHER) * (BLOCK_M // TOGETHER)
         stop = count
-    at = first + tl.arange(0, BLOCK_M)
+    turn = tl.arange(0, BLOCK_M)
+    at = first + turn // TOGETHER
     inside = at < stop
+    begin = g
+    if TOGETHER > 1:
+        g = begin + turn % TOGETHER
     slot, sample, g, row, col = _slots(
         order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED, MIXED
     )
@@ -200,12 +233,23 @@ def _embed_kernel(
     elif TABLE == 2:
         line = (g * (high * wide) + row * wide + col) // share
         out += tl.load(table_ptr + line[:, None] * D + columns[None, :], mask=write, other=0.0)
+    # a block of raw values is on its way while the one before is multiplied
+    raw = _read(
+        x_ptr, centre_ptr, sample, row, col, inside, g, 0,
+        rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
+        PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
+    )  # fmt: skip
     for k in range(0, K, BLOCK_K):
-        u = _gather(
-            x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, k,
-            rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-            PATCH, GROUP, BLOCK_K, CUBE, FAR, MIXED, FULL, PIXELS_FIRST, RUN, HAS_MEAN, HAS_SCALE,
+        u = _normalise(
+            raw, mean_ptr, scale_ptr, g if MIXED else begin, k, bands,
+            PATCH, GROUP, TOGETHER, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
+        if K > BLOCK_K:
+            raw = _read(
+                x_ptr, centre_ptr, sample, row, col, inside, g, k + BLOCK_K,
+                rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
+                PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
+            )  # fmt: skip
         across = k + tl.arange(0, BLOCK_K)
         there = (columns[:, None] < D) & (across[None, :] < K)
         w = tl.load(weight_ptr + columns[:, None] * K + across[None, :], mask=there, other=0.0)
@@ -292,11 +336,18 @@ def _weight_grad_kernel(
         slot, sample, g, row, col = _slots(
             order_ptr, visible_ptr, at, inside, part_group, groups, kept, high, wide, MASKED, MIXED
         )
-        u = _gather(
-            x_ptr, centre_ptr, mean_ptr, scale_ptr, sample, row, col, inside, g, k,
+        raw = _read(
+            x_ptr, centre_ptr, sample, row, col, inside, g, k,
             rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-            PATCH, GROUP, BLOCK_K, CUBE, FAR, MIXED, FULL, PIXELS_FIRST, RUN, HAS_MEAN, HAS_SCALE,
+            PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
         )  # fmt: skip
+        u = _normalise(
+            raw, mean_ptr, scale_ptr, g, k, bands,
+            PATCH, GROUP, 1, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
+        )  # fmt: skip
+        if HAS_MEAN:
+            # rows that are not there must not be -mean scale, which float16 may not hold
+            u = tl.where(inside[:, None], u, 0.0)
         if BY_TABLE:
             # a raw value past the last that is always 1: matrix units have room for it
             u = tl.where((across == K)[None, :], 1.0, u)
@@ -329,10 +380,14 @@ def launch_embed(
     fused = norm is not None and dim <= tile.block_n
     before = torch.empty(total if keep and fused else 0, dim, dtype=weight.dtype, device=work.x.device)
     stats = torch.empty(2, total if keep and fused else 0, dtype=torch.float32, device=work.x.device)
+    together = 1
     if mixed:
         row_blocks = triton.cdiv(total, tile.block_m)
     elif work.visible is None:
-        row_blocks = work.groups * triton.cdiv(work.batch * work.space, tile.block_m)
+        # neighbours read what lies between them but once; bands of a group that come first have no neighbours
+        together = 1 if own or named["PIXELS_FIRST"] else math.gcd(_TOGETHER, work.groups)
+        places = triton.cdiv(work.batch * work.space, tile.block_m // together)
+        row_blocks = work.groups // together * places
     else:
         row_blocks = triton.cdiv(total, tile.block_m) + work.groups
     affine = [v.float().contiguous() for v in norm[:2]] if norm is not None else [out, out]
@@ -353,6 +408,7 @@ def launch_embed(
             eps=0.0 if norm is None else norm[2],
             D=dim,
             OWN=own,
+            TOGETHER=together,
             TABLE=0 if table is None else 1 if len(table) == 1 else 2,
             NORM=fused,
             KEEP=keep,
