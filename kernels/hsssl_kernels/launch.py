@@ -45,7 +45,7 @@ for _bytes in (2, 4):
         (1024, Tile(32, 64, 64, 0, 4, 1)),
     ]
     TABLE["patch_embed_bwd", "interpreter", _bytes] = [(1024, Tile(64, 32, 32, 0, 4, 1))]
-    for _name in ("patch_embed_some", "patch_embed_norm"):
+    for _name in ("patch_embed_some", "patch_embed_more"):
         TABLE[_name, "interpreter", _bytes] = TABLE["patch_embed", "interpreter", _bytes]
     TABLE["patch_embed_bwd_some", "interpreter", _bytes] = TABLE["patch_embed_bwd", "interpreter", _bytes]
     TABLE["express_fwd", "interpreter", _bytes] = [(1024, Tile(32, 64, 32, 64, 4, 1))]

@@ -102,7 +102,8 @@ def patch_embed_launches(architecture: str) -> Iterator[Shipped]:
             for largest, tile in entries:
                 wide = min(largest, 384)
                 if size == 2:
-                    yield _patch_embed_launch(name, "bf16", wide, tile, "i16", 8, True, "ieee")
+                    cube = "bwd" in name or name.endswith("more")
+                    yield _patch_embed_launch(name, "bf16", wide, tile, "i16", 8, cube, "ieee")
                     yield _patch_embed_launch(name, "fp16", wide - 24, tile, "fp32", 3, False, "ieee")
                     yield _patch_embed_launch(name, "bf16", wide, tile, "i16", 3, False, "ieee")
                 else:
@@ -115,8 +116,8 @@ def _patch_embed_launch(
 ) -> Shipped:
     from hsssl_kernels.spectral_patch_embed import kernel
 
-    # LayerNorm goes with the one as with the other; tokens of patches are some of them
-    masked = name.endswith("some") or (name.endswith("norm") and not cube)
+    more = name.endswith("more")  # of all tokens as of some
+    masked = name.endswith("some") or (more and not cube)
     constants: dict[str, Any] = {"D": columns, "PATCH": patch, "GROUP": 10, "CUBE": cube, "FAR": cube}
     constants |= {"MASKED": masked, "MIXED": masked, "FULL": True, "PIXELS_FIRST": False}
     constants |= {"RUN": 1 if cube else 2, "HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
@@ -124,19 +125,20 @@ def _patch_embed_launch(
         constants["stride_c"] = 1  # bands last, as Triton specialises it
     if "bwd" not in name:
         function = kernel._embed_kernel
-        norm = name.endswith("norm") and columns <= tile.block_n
-        constants |= {"TOGETHER": 1 if cube or masked else 4}
-        constants |= {"OWN": cube and not masked, "TABLE": 2, "NORM": norm, "KEEP": norm, "BLOCK_G": 32}
+        norm = more and columns <= tile.block_n
+        own = not masked and raw == "fp32"
+        constants |= {"OWN": own, "TOGETHER": 1 if own or masked else 4, "TABLE": 2 if more else 1}
+        constants |= {"NORM": norm, "KEEP": norm, "BLOCK_G": 32}
         constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_d}
     else:
         function = kernel._weight_grad_kernel
         constants |= {"BY_TABLE": how == "ieee"}
         constants |= {"BLOCK_D": tile.block_m, "BLOCK_K": tile.block_n, "BLOCK_T": tile.block_d}
-    own = {"x_ptr": f"*{raw}", "eps": "fp32"}
-    own |= dict.fromkeys(("centre_ptr", "order_ptr", "visible_ptr", "start_ptr"), "*i64")
-    own |= dict.fromkeys(("weight_ptr", "out_ptr", "before_ptr", "gradient_ptr"), f"*{dtype}")
+    types = {"x_ptr": f"*{raw}", "eps": "fp32"}
+    types |= dict.fromkeys(("centre_ptr", "order_ptr", "visible_ptr", "start_ptr"), "*i64")
+    types |= dict.fromkeys(("weight_ptr", "out_ptr", "before_ptr", "gradient_ptr"), f"*{dtype}")
     names = [name for name in function.arg_names if name not in constants]
-    signature = {name: own.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names}
+    signature = {name: types.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names}
     label = f"{name} D={columns} p={patch} {raw} {dtype} {how}{' masked' if masked else ''} {tuple(tile)}"
     return Shipped(label, dtype, function, signature, constants, tile.options(), True)
 

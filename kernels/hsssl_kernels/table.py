@@ -108,7 +108,7 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
     ("patch_embed", "sm_90", 2): [
         (64, Tile(64, 64, 32, 0, 4, 3)),
         (128, Tile(64, 128, 32, 0, 4, 2)),
-        (256, Tile(64, 256, 32, 0, 8, 1)),
+        (256, Tile(128, 256, 32, 0, 8, 3)),
         (1024, Tile(128, 128, 32, 0, 8, 3)),
     ],
     ("patch_embed_bwd", "sm_90", 2): [
@@ -119,10 +119,10 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
     ("patch_embed_some", "sm_90", 2): [
         (64, Tile(64, 64, 32, 0, 4, 3)),
         (128, Tile(32, 128, 32, 0, 4, 1)),
-        (256, Tile(64, 256, 32, 0, 8, 1)),
+        (256, Tile(64, 256, 32, 0, 4, 2)),
         (1024, Tile(128, 128, 32, 0, 8, 3)),
     ],
-    ("patch_embed_norm", "sm_90", 2): [
+    ("patch_embed_more", "sm_90", 2): [
         (64, Tile(64, 64, 32, 0, 4, 3)),
         (128, Tile(64, 128, 32, 0, 4, 2)),
         (256, Tile(64, 256, 32, 0, 8, 2)),
@@ -142,12 +142,12 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
         (1024, Tile(128, 64, 32, 0, 8, 2)),
     ],
     ("patch_embed_some", "sm_80", 2): [
-        (64, Tile(128, 64, 32, 0, 4, 3)),
-        (128, Tile(128, 128, 32, 0, 8, 3)),
-        (256, Tile(64, 256, 32, 0, 8, 3)),
+        (64, Tile(128, 64, 32, 0, 4, 2)),
+        (128, Tile(128, 128, 32, 0, 8, 2)),
+        (256, Tile(64, 256, 32, 0, 8, 2)),
         (1024, Tile(128, 128, 32, 0, 8, 3)),
     ],
-    ("patch_embed_norm", "sm_80", 2): [
+    ("patch_embed_more", "sm_80", 2): [
         (64, Tile(128, 64, 32, 0, 4, 3)),
         (128, Tile(128, 128, 32, 0, 8, 3)),
         (256, Tile(64, 256, 32, 0, 8, 3)),
@@ -169,7 +169,7 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
         (256, Tile(64, 256, 32, 0, 8, 2)),
         (1024, Tile(64, 128, 32, 0, 4, 2)),
     ],
-    ("patch_embed_norm", "gfx942", 2): [
+    ("patch_embed_more", "gfx942", 2): [
         (128, Tile(64, 128, 32, 0, 4, 2)),
         (256, Tile(64, 256, 32, 0, 8, 2)),
         (1024, Tile(64, 128, 32, 0, 4, 2)),
@@ -190,13 +190,13 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
         (256, Tile(32, 256, 32, 0, 8, 2)),
         (1024, Tile(64, 64, 32, 0, 8, 2)),
     ],
-    ("patch_embed_norm", "sm_90", 4): [
+    ("patch_embed_more", "sm_90", 4): [
         (128, Tile(64, 128, 32, 0, 8, 2)),
         (256, Tile(32, 256, 32, 0, 8, 2)),
         (1024, Tile(64, 64, 32, 0, 8, 2)),
     ],
     ("patch_embed_bwd_some", "sm_90", 4): [
-        (1024, Tile(64, 64, 32, 0, 8, 1)),
+        (1024, Tile(64, 64, 32, 0, 4, 1)),
     ],
     ("patch_embed", "sm_80", 4): [
         (128, Tile(32, 128, 32, 0, 8, 2)),
@@ -211,7 +211,7 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
         (256, Tile(32, 256, 32, 0, 8, 2)),
         (1024, Tile(64, 64, 32, 0, 8, 2)),
     ],
-    ("patch_embed_norm", "sm_80", 4): [
+    ("patch_embed_more", "sm_80", 4): [
         (128, Tile(32, 128, 32, 0, 8, 2)),
         (256, Tile(32, 256, 32, 0, 8, 2)),
         (1024, Tile(64, 64, 32, 0, 8, 2)),
@@ -232,7 +232,7 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
         (256, Tile(32, 256, 32, 0, 8, 2)),
         (1024, Tile(64, 64, 32, 0, 8, 2)),
     ],
-    ("patch_embed_norm", "gfx942", 4): [
+    ("patch_embed_more", "gfx942", 4): [
         (128, Tile(64, 128, 32, 0, 8, 2)),
         (256, Tile(32, 256, 32, 0, 8, 2)),
         (1024, Tile(64, 64, 32, 0, 8, 2)),

@@ -46,10 +46,11 @@ def _slots(
     """Return slot, sample, group, row and column of the tokens numbered ``at``, of group ``g`` or of any."""
     space = high * wide
     if MASKED:
-        slot = at.to(tl.int64)
+        slot = at
         if not MIXED:
-            slot = tl.load(order_ptr + at, mask=inside, other=0)
+            slot = tl.load(order_ptr + at, mask=inside, other=0).to(tl.int32)
         sample = slot // kept
+        slot = slot.to(tl.int64)
         token = tl.load(visible_ptr + slot, mask=inside, other=0)
         # one that there is not must not be read: on a GPU no one has looked
         token = tl.minimum(tl.maximum(token, 0), groups * space - 1).to(tl.int32)
@@ -57,8 +58,8 @@ def _slots(
             g = token // space
         place = token - g * space
     else:
-        sample, place = (at // space).to(tl.int64), at % space
-        slot = (sample * groups + g) * space + place
+        sample, place = at // space, at % space
+        slot = (sample.to(tl.int64) * groups + g) * space + place
     return slot, sample, g, place // wide, place % wide
 
 
@@ -92,10 +93,12 @@ def _read(
             y, x = y.to(tl.int64), x.to(tl.int64)
         at = (y * stride_h + x * stride_w) * RUN + (begin[:, None] + member[None, :]) * stride_c
     elif PIXELS_FIRST:
-        base = (sample * stride_b + row * PATCH * stride_h + begin * stride_c) * RUN + col * PATCH * stride_w
+        base = (
+            sample.to(tl.int64) * stride_b + row * PATCH * stride_h + begin * stride_c
+        ) * RUN + col * PATCH * stride_w
         at = base[:, None] + ((down * stride_h + member * stride_c) * RUN + right * stride_w)[None, :]
     else:
-        base = (sample * stride_b + (row * PATCH * stride_h + col * PATCH * stride_w)) * RUN
+        base = (sample.to(tl.int64) * stride_b + (row * PATCH * stride_h + col * PATCH * stride_w)) * RUN
         at = (base + begin * stride_c)[:, None]
         at += ((down * stride_h + right * stride_w) * RUN + member * stride_c)[None, :]
     return tl.load(x_ptr + at, mask=use, other=0)
@@ -107,9 +110,9 @@ def _normalise(
     PATCH: tl.constexpr, GROUP: tl.constexpr, TOGETHER: tl.constexpr, MIXED: tl.constexpr,
     FULL: tl.constexpr, PIXELS_FIRST: tl.constexpr, HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Return raw values (BLOCK, BLOCK_K), from ``first`` on, of groups from ``g`` in turn, normalised, float32.
+    """Return raw values (BLOCK, BLOCK_K) from ``first`` on, of groups ``g`` ... in turn, normalised, float32.
 
-    Those of bands that there are not are 0.
+    Bands that there are not give 0.
     """
     BLOCK: tl.constexpr = raw.shape[0]
     BLOCK_K: tl.constexpr = raw.shape[1]
@@ -206,8 +209,8 @@ def _embed_kernel(
         last = tl.cumsum(blocks, 0)
         g = tl.sum(((last <= program) & (group < groups)).to(tl.int32), 0)
         ours = (group == g).to(tl.int64)
-        first = tl.sum(ours * (begin + (program - last + blocks).to(tl.int64) * BLOCK_M), 0)
-        stop = tl.sum(ours * end, 0)
+        first = tl.sum(ours * (begin + (program - last + blocks).to(tl.int64) * BLOCK_M), 0).to(tl.int32)
+        stop = tl.sum(ours * end, 0).to(tl.int32)
     else:
         # groups take turns, so that a pixel's bands are read while it is in the cache
         g = program % (groups // TOGETHER) * TOGETHER
@@ -233,18 +236,27 @@ def _embed_kernel(
     elif TABLE == 2:
         line = (g * (high * wide) + row * wide + col) // share
         out += tl.load(table_ptr + line[:, None] * D + columns[None, :], mask=write, other=0.0)
-    # a block of raw values is on its way while the one before is multiplied
-    raw = _read(
-        x_ptr, centre_ptr, sample, row, col, inside, g, 0,
-        rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-        PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
-    )  # fmt: skip
+    # While a block is multiplied the next is on its way: the compiler sees to that where many bytes lie side
+    # by side, and is slow with few.
+    AHEAD: tl.constexpr = RUN * x_ptr.dtype.element_ty.primitive_bitwidth <= 32
+    if AHEAD:
+        raw = _read(
+            x_ptr, centre_ptr, sample, row, col, inside, g, 0,
+            rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
+            PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
+        )  # fmt: skip
     for k in range(0, K, BLOCK_K):
+        if not AHEAD:
+            raw = _read(
+                x_ptr, centre_ptr, sample, row, col, inside, g, k,
+                rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
+                PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
+            )  # fmt: skip
         u = _normalise(
             raw, mean_ptr, scale_ptr, g if MIXED else begin, k, bands,
             PATCH, GROUP, TOGETHER, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
-        if K > BLOCK_K:
+        if AHEAD and K > BLOCK_K:
             raw = _read(
                 x_ptr, centre_ptr, sample, row, col, inside, g, k + BLOCK_K,
                 rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
@@ -371,8 +383,8 @@ def launch_embed(
     mixed = _mixed(work, own)
     named = _arguments(work, weight.dtype, mixed)
     name = "patch_embed_some" if mixed else "patch_embed"
-    # a program that normalises tokens holds more of them in registers
-    name = name if norm is None else "patch_embed_norm"
+    if norm is not None or (table is not None and len(table) > 1) or work.centres is not None:
+        name = "patch_embed_more"  # registers hold more than products
     tile = tile_for(name, architecture(work.x), weight.dtype, dim)
     total = work.batch * work.kept
     out = torch.empty(total, dim, dtype=weight.dtype, device=work.x.device)
