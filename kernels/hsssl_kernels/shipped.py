@@ -117,7 +117,7 @@ def _patch_embed_launch(
     from hsssl_kernels.spectral_patch_embed import kernel
 
     more = name.endswith("more")  # of all tokens as of some
-    masked = name.endswith("some") or (more and not cube)
+    masked = name.endswith("some") or (more and raw == "fp32")
     constants: dict[str, Any] = {"D": columns, "PATCH": patch, "GROUP": 10, "CUBE": cube, "FAR": cube}
     constants |= {"MASKED": masked, "MIXED": masked, "FULL": True, "PIXELS_FIRST": False}
     constants |= {"RUN": 1 if cube else 2, "HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
@@ -126,7 +126,7 @@ def _patch_embed_launch(
     if "bwd" not in name:
         function = kernel._embed_kernel
         norm = more and columns <= tile.block_n
-        own = not masked and raw == "fp32"
+        own = more and cube
         constants |= {"OWN": own, "TOGETHER": 1 if own or masked else 4, "TABLE": 2 if more else 1}
         constants |= {"NORM": norm, "KEEP": norm, "BLOCK_G": 32}
         constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_d}

@@ -383,7 +383,8 @@ def launch_embed(
     mixed = _mixed(work, own)
     named = _arguments(work, weight.dtype, mixed)
     name = "patch_embed_some" if mixed else "patch_embed"
-    if norm is not None or (table is not None and len(table) > 1) or work.centres is not None:
+    by_token = table is not None and len(table) > 1
+    if own or by_token or norm is not None or work.centres is not None:
         name = "patch_embed_more"  # registers hold more than products
     tile = tile_for(name, architecture(work.x), weight.dtype, dim)
     total = work.batch * work.kept
