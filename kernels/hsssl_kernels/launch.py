@@ -95,9 +95,9 @@ def row_block(columns: int) -> tuple[int, int]:
     return max(1, 4096 // width), width
 
 
-def view_block(pixels: int) -> tuple[int, int]:
-    """Return (bands, pixels) of a program of `spectral_views`: up to 4096 values."""
-    block_p = 16
-    while block_p < 128 and block_p < pixels:
+def view_block(pixels: int, noise: bool) -> tuple[int, int, int]:
+    """Return bands and pixels of a program of `spectral_views`, and its warps; noise takes registers."""
+    block_p, most = 16, 64 if noise else 128
+    while block_p < most and block_p < pixels:
         block_p *= 2
-    return 32, block_p
+    return 32, block_p, max(1, block_p // 32)
