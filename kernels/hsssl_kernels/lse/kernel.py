@@ -272,6 +272,7 @@ def launch_lse(
     splits, span = splits_for(tile, arch, row_blocks, m)
     top, total, near = torch.empty(3, splits, n, dtype=torch.float32, device=x.device).unbind()
     own = [label.contiguous() for label in labels] or [near, near]
+    fixed = _fixed_shift(unit, scale) and not labels
     _lse_fwd_kernel[(row_blocks, splits)](
         x_ptr=x.contiguous(),
         y_ptr=y.contiguous(),
@@ -290,12 +291,15 @@ def launch_lse(
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
         BLOCK_D=tile.block_d,
-        UNIT=_fixed_shift(unit, scale) and not labels,
+        UNIT=fixed,
         EXCLUDE_SELF=self_offset >= 0,
         PAIRS=half > 0,
         LABELS=bool(labels),
         **tile.options(),
     )
+    if fixed:
+        log = total.double().log_().add_(_in_base_2(scale) * math.log(2))
+        return log.logsumexp(0) if splits > 1 else log[0]
     sums = total.double() + near.double() if labels else total.double()
     log = (top.double() + sums.log2()) * math.log(2)  # (splits, n)
     return log.logsumexp(0) if splits > 1 else log[0]
@@ -326,9 +330,9 @@ def launch_lse_grad(
     if pulls:
         pulls = (_split_pull(*x_side, pulls[0]), _split_pull(*y_side, pulls[1]))
     lift = 14 if x.dtype == torch.float16 else 0
-    (x_lse, x_weight), (y_lse, y_weight) = (
-        _reference(*side, scale, fixed, lift) for side in (x_side, y_side)
-    )
+    x_lse, x_weight = _reference(*x_side, scale, fixed, lift)
+    same = x_side[0] is y_side[0] and x_side[1] is y_side[1]
+    y_lse, y_weight = (x_lse, x_weight) if same else _reference(*y_side, scale, fixed, lift)
     parts = torch.empty(splits, n, columns, dtype=torch.float32, device=x.device)
     _lse_bwd_kernel[(row_blocks, out_blocks, splits)](
         x_ptr=x.contiguous(),
@@ -369,9 +373,11 @@ def _reference(log: Tensor, weight: Tensor, scale: float, fixed: bool, lift: int
     The logarithm's own rounding moves into the weight, where it is a relative 6e-8 at any size. Where the
     shift is not ``fixed``, the reference is ``lift`` smaller, which makes W larger by 2^lift.
     """
-    log = log / math.log(2)
-    log = log if fixed else log - lift
-    reference = torch.full_like(log, _in_base_2(scale)) if fixed else log.float().double()
+    if fixed:  # the reference is the scale, which is not read
+        factor = (weight * torch.exp(_in_base_2(scale) * math.log(2) - log)).float()
+        return factor, factor
+    log = log / math.log(2) - lift
+    reference = log.float().double()
     factor = torch.where(log == float("inf"), 0.0, weight * torch.exp2(reference - log))
     return reference.float(), factor.float()
 
