@@ -233,7 +233,7 @@ def _view_launches(bands: int, patch_size: int, raw: str, dtype: str, full: bool
     """Yield the kernel that makes views and the one that draws what they differ in."""
     from hsssl_kernels.spectral_views import choice_kernel, kernel
 
-    block_c, block_p, warps = view_block(patch_size**2, full)
+    block_c, block_p, warps = view_block(patch_size**2, full, full)
     shape = {"C": bands, "P": patch_size}
     flags = dict.fromkeys(("BY_BAND", "HAS_IDS"), full)
     views = shape | flags | {"WHICH": "smoothed" if full else "all", "BLOCK_C": block_c, "BLOCK_P": block_p}

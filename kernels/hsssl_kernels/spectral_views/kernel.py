@@ -56,8 +56,8 @@ def _noise(key, sample_id, view, bands, groups, GROUPS: tl.constexpr, BLOCK_C: t
 def _values(
     cube_ptr, mean_ptr, slope_ptr, level_ptr, pixel, band, inside, C: tl.constexpr, BY_BAND: tl.constexpr
 ):
-    """Return (x - mean) slope + level, (bands, pixels); 0 less the mean where there is nothing."""
-    there = band < C
+    """Return (x - mean) slope + level, (bands, pixels); whatever where there is nothing."""
+    there = (band >= 0) & (band < C)
     x = tl.load(cube_ptr + pixel[None, :] * C + band[:, None], mask=inside, other=0).to(tl.float32)
     mean = tl.load(mean_ptr + band, mask=there, other=0.0)
     x = (x - mean[:, None]) * tl.load(slope_ptr + band, mask=there, other=0.0)[:, None]
@@ -117,8 +117,10 @@ def _spectral_views_kernel(
     if WHICH == "smoothed":
         around = tl.zeros([BLOCK_C, BLOCK_P], dtype=tl.float32)
         for i in tl.range(0, 2, num_stages=1):  # in turn, so that registers are few
-            beside = tl.minimum(tl.maximum(band + 2 * i - 1, 0), C - 1)
-            around += _values(cube_ptr, mean_ptr, slope_ptr, level_ptr, pixel, beside, inside, C, BY_BAND)
+            beside = band + 2 * i - 1
+            there = ((beside >= 0) & (beside < C))[:, None]
+            y = _values(cube_ptr, mean_ptr, slope_ptr, level_ptr, pixel, beside, inside & there, C, BY_BAND)
+            around += tl.where(there, y, x)  # an edge band stands in for the missing one
         x = 0.5 * x + 0.25 * around
     if HAS_NOISE:
         groups = first // 8 + tl.arange(0, BLOCK_P // 8)
@@ -160,11 +162,11 @@ def launch_spectral_views(
     valid = None if valid is None else valid.contiguous().view(torch.uint8)
     key, strengths = stream_key(seed, step), strengths_of(spec, bands, patch_size)
     drawn = launch_choices(strengths, key, centres, ids, (rows, cols), patch_size, mean, scale, valid)
-    block_c, block_p, warps = view_block(patch_size**2, strengths.noise > 0)
-    grid = (2 * batch * triton.cdiv(patch_size**2, block_p) * triton.cdiv(bands, block_c),)
     # smoothing takes so many registers that it would slow the others down
     smoothed = ("smoothed",) if strengths.smooth == 2**32 else ("others", "smoothed")
     for which in smoothed if strengths.smooth else ("all",):
+        block_c, block_p, warps = view_block(patch_size**2, strengths.noise > 0, which == "smoothed")
+        grid = (2 * batch * triton.cdiv(patch_size**2, block_p) * triton.cdiv(bands, block_c),)
         _spectral_views_kernel[grid](
             cube_ptr=cube,
             pixel_ptr=drawn.pixel,
