@@ -21,7 +21,10 @@ Derived from the log-sum-exp streaming of Rabe and Staats 2021, arXiv:2112.05682
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
+from typing import NamedTuple
 
 import torch
 import triton
@@ -30,7 +33,7 @@ from torch import Tensor
 
 from hsssl_kernels.launch import architecture, splits_for, tile_for
 
-__all__ = ["launch_lse", "launch_lse_grad"]
+__all__ = ["Side", "launch_lse", "launch_lse_grad", "prepare_sides"]
 
 # Below this temperature exp(S - 1 / temperature) can vanish in float32, and the maximum is needed.
 _FIXED_SHIFT_FROM = 0.025
@@ -305,46 +308,68 @@ def launch_lse(
     return log.logsumexp(0) if splits > 1 else log[0]
 
 
+class Side(NamedTuple):
+    """What the rows, or the columns, of S bring to its gradient."""
+
+    log: Tensor  # (n,) float32, to base 2; not read where the shift is fixed
+    weight: Tensor  # (n,) float32, to go with that logarithm
+    label: Tensor  # (n,) int64, read where there are labels, as the next
+    pull: Tensor  # (3, n) float32
+
+
+def prepare_sides(
+    x: Tensor,
+    scale: float,
+    x_side: tuple[Tensor, Tensor],
+    y_side: tuple[Tensor, Tensor],
+    unit: bool,
+    positives: tuple[Tensor, ...],
+) -> tuple[Side, Side]:
+    """Return both sides from (log-sum-exp, weight) of rows and of columns; see `launch_lse_grad`."""
+    fixed = _fixed_shift(unit, scale) and not positives
+    lift = _lift(x)
+    first = _reference(*x_side, scale, fixed, lift)
+    same = x_side[0] is y_side[0] and x_side[1] is y_side[1]
+    second = first if same else _reference(*y_side, scale, fixed, lift)
+    if not positives:
+        return Side(*first, *first), Side(*second, *second)
+    labels, pulls = positives[:2], positives[2:]
+    rows = Side(*first, labels[0].contiguous(), _split_pull(*x_side, pulls[0]))
+    return rows, Side(*second, labels[1].contiguous(), _split_pull(*y_side, pulls[1]))
+
+
 def launch_lse_grad(
     x: Tensor,
     y: Tensor,
     scale: float,
-    x_side: tuple[Tensor, Tensor],
-    y_side: tuple[Tensor, Tensor],
+    rows: Side,
+    columns: Side,
     self_offset: int,
     half: int,
     unit: bool,
-    positives: tuple[Tensor, ...],
+    labelled: bool,
 ) -> Tensor:
-    """Return W y (n, D), float32; the sides are (log-sum-exp, weight) of rows and of columns.
+    """Return W y (n, D), float32, of two sides by `prepare_sides`.
 
-    ``positives`` is empty, or the labels and pulls of both sides: see `lse_grad_blocked`.
+    Where ``labelled``, labels and pulls of both sides were given there: see `lse_grad_blocked`.
     """
-    (n, columns), m = x.shape, len(y)
+    (n, dim), m = x.shape, len(y)
     arch = architecture(x)
-    tile = tile_for("lse_bwd_classes" if positives else "lse_bwd", arch, x.dtype, columns)
-    row_blocks, out_blocks = triton.cdiv(n, tile.block_m), triton.cdiv(columns, tile.block_o)
+    tile = tile_for("lse_bwd_classes" if labelled else "lse_bwd", arch, x.dtype, dim)
+    row_blocks, out_blocks = triton.cdiv(n, tile.block_m), triton.cdiv(dim, tile.block_o)
     splits, span = splits_for(tile, arch, row_blocks * out_blocks, m)
-    fixed = _fixed_shift(unit, scale) and not positives
-    labels, pulls = positives[:2], positives[2:]
-    if pulls:
-        pulls = (_split_pull(*x_side, pulls[0]), _split_pull(*y_side, pulls[1]))
-    lift = 14 if x.dtype == torch.float16 else 0
-    x_lse, x_weight = _reference(*x_side, scale, fixed, lift)
-    same = x_side[0] is y_side[0] and x_side[1] is y_side[1]
-    y_lse, y_weight = (x_lse, x_weight) if same else _reference(*y_side, scale, fixed, lift)
-    parts = torch.empty(splits, n, columns, dtype=torch.float32, device=x.device)
+    parts = torch.empty(splits, n, dim, dtype=torch.float32, device=x.device)
     _lse_bwd_kernel[(row_blocks, out_blocks, splits)](
         x_ptr=x.contiguous(),
         y_ptr=y.contiguous(),
-        x_lse_ptr=x_lse,
-        x_weight_ptr=x_weight,
-        y_lse_ptr=y_lse,
-        y_weight_ptr=y_weight,
-        x_label_ptr=labels[0].contiguous() if labels else x_weight,
-        y_label_ptr=labels[1].contiguous() if labels else y_weight,
-        x_pull_ptr=pulls[0] if pulls else x_weight,
-        y_pull_ptr=pulls[1] if pulls else y_weight,
+        x_lse_ptr=rows.log,
+        x_weight_ptr=rows.weight,
+        y_lse_ptr=columns.log,
+        y_weight_ptr=columns.weight,
+        x_label_ptr=rows.label,
+        y_label_ptr=columns.label,
+        x_pull_ptr=rows.pull,
+        y_pull_ptr=columns.pull,
         out_ptr=parts,
         scale=_in_base_2(scale),
         n=n,
@@ -352,16 +377,16 @@ def launch_lse_grad(
         self_offset=self_offset,
         half=half,
         span=span,
-        D=columns,
+        D=dim,
         BLOCK_M=tile.block_m,
         BLOCK_N=tile.block_n,
         BLOCK_D=tile.block_d,
         BLOCK_O=tile.block_o,
-        LIFT=lift,
-        UNIT=fixed,
+        LIFT=_lift(x),
+        UNIT=_fixed_shift(unit, scale) and not labelled,
         EXCLUDE_SELF=self_offset >= 0,
         PAIRS=half > 0,
-        LABELS=bool(positives),
+        LABELS=labelled,
         **tile.options(),
     )
     return parts.sum(0) if splits > 1 else parts[0]
@@ -382,6 +407,10 @@ def _reference(log: Tensor, weight: Tensor, scale: float, fixed: bool, lift: int
     return reference.float(), factor.float()
 
 
+def _lift(x: Tensor) -> int:
+    return 14 if x.dtype == torch.float16 else 0
+
+
 def _split_pull(log: Tensor, weight: Tensor, pull: Tensor) -> Tensor:
     """Return (3, n) float32: the pull, and in two parts, to base 2, the S of which it is the share."""
     even = (log + (pull.double() / weight.double()).log()) / math.log(2)
@@ -390,9 +419,10 @@ def _split_pull(log: Tensor, weight: Tensor, pull: Tensor) -> Tensor:
     return torch.stack([pull.float(), first, (even - first.double()).float()])
 
 
+@functools.cache
 def _in_base_2(scale: float) -> float:
     """Return log2(e) scale, as float32 has it."""
-    return float(torch.tensor(scale / math.log(2), dtype=torch.float32))
+    return ctypes.c_float(scale / math.log(2)).value
 
 
 def _fixed_shift(unit: bool, scale: float) -> bool:
