@@ -88,6 +88,33 @@ def test_strides_do_not_matter() -> None:
         torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["all", "visible", "weight_a_group", "short_group"])
+def test_samples_whose_bands_come_first_have_the_same_gradients(name: str) -> None:
+    named = on_device(name, torch.float32)
+    turned = named | {"x": named["x"].permute(0, 3, 1, 2).contiguous(), "bands_last": False}
+    expected = tokens_and_gradients(True, named, torch.float32, backend="triton")
+    got = tokens_and_gradients(True, turned, torch.float32, backend="triton")
+    for ours, right in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-4)
+
+
+def test_a_token_that_there_is_not_is_nan_where_no_one_looks() -> None:
+    """A GPU's numbers are not looked at, which would wait for it; here the kernel is given them directly."""
+    from hsssl_kernels.spectral_patch_embed.kernel import launch_embed
+    from hsssl_kernels.spectral_patch_embed.work import Work
+
+    named = on_device("visible", torch.float32)
+    visible = named["visible"].clone()
+    visible[0, 0], visible[1, 1] = -1, 2**40
+    parts = (named["x"], None, named["mean"], named["scale"], visible, None, None)
+    work = Work(*parts, named["patch"], named["group"], 0)
+    tokens, _, _ = launch_embed(work, named["weight"].unsqueeze(0), None, None, False)
+    gone = torch.zeros(visible.shape, dtype=torch.bool, device=DEVICE)
+    gone[0, 0] = gone[1, 1] = True
+    assert tokens[gone].isnan().all()
+    assert tokens[~gone].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.float16, torch.float64])
 def test_raw_numbers_of_any_dtype(dtype: torch.dtype) -> None:
     named = on_device("visible", torch.float32)

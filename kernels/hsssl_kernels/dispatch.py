@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -135,13 +136,13 @@ def register(schema: str, implementation: Callable[..., Any], fake: Callable[...
 
     @functools.wraps(implementation)
     def on_its_device(x: Tensor, *others: Any) -> Any:
-        # Triton launches on the current device, which need not be the tensors'; autocast would round sums
-        with cast(Any, torch.cuda.device_of)(x):
+        with contextlib.ExitStack() as stack:
+            # entered only where they change something, as they take as long as a launch
+            if x.is_cuda and x.device.index != torch.cuda.current_device():
+                stack.enter_context(torch.cuda.device(x.device))  # Triton launches on the current device
             if torch.is_autocast_enabled(x.device.type):
-                with torch.autocast(x.device.type, enabled=False):
-                    found = implementation(x, *others)
-            else:  # the mode costs a tenth of a small op's time, on or off
-                found = implementation(x, *others)
+                stack.enter_context(torch.autocast(x.device.type, enabled=False))  # it would round sums
+            found = implementation(x, *others)
         # what the fake promises, whatever the strides of the input
         return found.contiguous() if isinstance(found, Tensor) else tuple(t.contiguous() for t in found)
 

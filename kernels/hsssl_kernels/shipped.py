@@ -238,18 +238,27 @@ def _view_launches(bands: int, patch_size: int, raw: str, dtype: str, full: bool
     """Yield the kernel that makes views and the one that draws what they differ in."""
     from hsssl_kernels.spectral_views import choice_kernel, kernel
 
-    block_c, block_p = view_block(patch_size**2)
+    block_c, block_p, warps = view_block(patch_size**2, full, full)
     shape = {"C": bands, "P": patch_size}
-    flags = dict.fromkeys(("BY_BAND", "HAS_VALID", "HAS_IDS"), full)
-    views = shape | flags | {"BLOCK_C": block_c, "BLOCK_P": block_p}
-    views |= dict.fromkeys(("MAY_SMOOTH", "MAY_CUT", "HAS_NOISE", "FAR"), full)
-    choices = shape | flags | {"VARIED": full, "BLOCK_C": max(32, 1 << (bands - 1).bit_length())}
-    own = {"cube_ptr": f"*{raw}", "each_ptr": "*i32", "id_ptr": "*i64", "centre_ptr": "*i64", "key": "i64"}
+    flags = dict.fromkeys(("BY_BAND", "HAS_IDS"), full)
+    views = shape | flags | {"WHICH": "smoothed" if full else "all", "BLOCK_C": block_c, "BLOCK_P": block_p}
+    views |= dict.fromkeys(("HAS_NOISE", "FAR"), full)
+    choices = shape | flags | {"HAS_VALID": full, "VARIED": full, "BLOCK_P": 128}
+    choices["BLOCK_C"] = max(32, 1 << (bands - 1).bit_length())
+    view_options = kernel.VIEW_OPTIONS | {"num_warps": warps}
+    own = {
+        "cube_ptr": f"*{raw}",
+        "pixel_ptr": "*i32",
+        "smooth_ptr": "*i32",
+        "id_ptr": "*i64",
+        "centre_ptr": "*i64",
+        "key": "i64",
+    }
     own |= dict.fromkeys(("keep_ptr", "valid_ptr"), "*u8") | dict.fromkeys(("a_ptr", "b_ptr"), f"*{dtype}")
     own |= dict.fromkeys(("gain", "offset", "illumination", "sigma"), "fp32")
     own |= dict.fromkeys(("flip", "block_drop"), "i64")  # chances of a half and more
     for name, function, constants, options in (
-        ("spectral_views", kernel._spectral_views_kernel, views, kernel.VIEW_OPTIONS),
+        ("spectral_views", kernel._spectral_views_kernel, views, view_options),
         ("view_choices", choice_kernel._choose_kernel, choices, choice_kernel.CHOICE_OPTIONS),
     ):
         names = [name for name in function.arg_names if name not in constants]

@@ -32,7 +32,7 @@ def _lse(
     scale = scale_of(temperature)
     if backend == "torch":
         return lse_blocked(x, y, scale, self_offset, half, columns, tuple(labels))
-    from hsssl_kernels.lse.kernel import launch_lse
+    from hsssl_kernels.lse.launchers import launch_lse
 
     rows = launch_lse(x, y, scale, self_offset, half, unit, tuple(labels))
     return rows, launch_lse(y, x, scale, self_offset, half, unit, ()) if columns else rows.new_empty(0)
@@ -72,12 +72,13 @@ def _lse_grad(
     x_side, y_side = (x_lse, x_weight), (y_lse, y_weight)
     if backend == "torch":
         return lse_grad_blocked(x, y, scale, x_side, y_side, self_offset, half, both, tuple(positives))
-    from hsssl_kernels.lse.kernel import launch_lse_grad
+    from hsssl_kernels.lse.launchers import launch_lse_grad, prepare_sides
 
-    dx = launch_lse_grad(x, y, scale, x_side, y_side, self_offset, half, unit, tuple(positives))
+    rows, columns = prepare_sides(x, scale, x_side, y_side, unit, tuple(positives))
+    dx = launch_lse_grad(x, y, scale, rows, columns, self_offset, half, unit, bool(positives))
     if not both:
         return dx, dx.new_empty(0, x.shape[1])
-    return dx, launch_lse_grad(y, x, scale, y_side, x_side, self_offset, half, unit, ())
+    return dx, launch_lse_grad(y, x, scale, columns, rows, self_offset, half, unit, False)
 
 
 def _lse_grad_fake(

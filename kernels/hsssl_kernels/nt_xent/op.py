@@ -142,7 +142,7 @@ class _NTXent(torch.autograd.Function):
             else:
                 all_lse = gather(over_rows) if gathering else over_rows
                 ones = torch.ones_like(all_lse)
-                sides = (over_rows, ones[: len(z)], all_lse, ones)
+                sides = (over_rows, ones[: len(z)] if gathering else ones, all_lse, ones)
                 total, _ = lse_grad(
                     unit, everyone, value, *sides, offset, half, False, normalize, backend, []
                 )

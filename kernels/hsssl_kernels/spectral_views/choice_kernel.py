@@ -1,8 +1,8 @@
 """Triton kernel: all that is drawn per view and per band, in one launch.
 
 What is drawn is what `draws` draws, to the bit, and what `loops` draws on a CPU: Philox gives a view 24
-words, and bits per band are two words' counts, mixed. A program draws for one view; 2 B programs write
-32 bytes each, and 9 C more where bands differ.
+words, and bits per band are two words' counts, mixed. A program draws for a view and finds where a block of
+its pixels lies; 2 B P^2 numbers of pixels are written, and 18 B C bytes more where bands differ.
 Source: the definitions in `draws` and `patch`; Salmon et al. 2011, doi:10.1145/2063384.2063405.
 """
 
@@ -27,6 +27,9 @@ __all__ = ["CHOICE_OPTIONS", "Choices", "launch_choices", "two_normals"]
 # Every product and sum is rounded by itself, as in the reference: both then have the same bits.
 CHOICE_OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 
+# Pixels that a program finds.
+_PIXELS = 128
+
 _A0 = tl.constexpr(NORMAL_COEFFICIENTS[0])
 _A1 = tl.constexpr(NORMAL_COEFFICIENTS[1])
 _A2 = tl.constexpr(NORMAL_COEFFICIENTS[2])
@@ -43,7 +46,8 @@ _AS_THEY_ARE += ["cutout", "side"]
 class Choices(NamedTuple):
     """What makes 2 B views, view a first."""
 
-    each: Tensor  # (2B, 8) int32: row, column, symmetry, whether to smooth, bounds of the cut-out
+    pixel: Tensor  # (2B, P P) int32: its number in the scene, and -1 less that where the view is to be 0
+    smooth: Tensor  # (2B,) int32, whether to smooth
     slope: Tensor  # (2B, C) float32, or the scale (C,), the same for all
     level: Tensor  # (2B, C) float32, read where bands differ, as the next
     keep: Tensor  # (2B, C) uint8
@@ -97,7 +101,15 @@ def _folded(index, size):
 @triton.jit
 def _reflected(index, size):
     """Return the pixel that a folded index stands for."""
-    return tl.minimum(index, tl.maximum(2 * (size - 1), 1) - index) * (size > 1)
+    return tl.minimum(index, tl.maximum(2 * (size - 1), 1) - index)
+
+
+@triton.jit
+def _near(index, size):
+    """Return the pixel at an index less than a patch off a folded one: no division is needed then."""
+    period = tl.maximum(2 * (size - 1), 1)
+    index = tl.abs(index)
+    return _reflected(tl.where(index >= period, index - period, index), size)
 
 
 @triton.jit(do_not_specialize=_AS_THEY_ARE)
@@ -108,7 +120,8 @@ def _choose_kernel(
     mean_ptr,  # (C,) float32, read where BY_BAND, as the next two
     scale_ptr,
     cosine_ptr,  # (4, C)
-    each_ptr,  # (2B, 8) int32
+    pixel_ptr,  # (2B, P P) int32
+    smooth_ptr,  # (2B,) int32
     slope_ptr,  # (2B, C) float32, written where BY_BAND, as the next two
     level_ptr,
     keep_ptr,  # (2B, C) uint8
@@ -135,6 +148,7 @@ def _choose_kernel(
     BY_BAND: tl.constexpr,
     VARIED: tl.constexpr,  # whether there is a gain
     BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
 ):
     sample = tl.program_id(0)  # of both views
     view, own = sample // batch, sample % batch
@@ -161,19 +175,27 @@ def _choose_kernel(
     # a quarter turn is a transposition and a mirror; half a turn mirrors both ways
     mirror_rows = (_word(words, numbers, 3) < flip) != (quarter >= 2)
     mirror_cols = (_word(words, numbers, 4) < flip) != ((quarter + 1) % 4 >= 2)
-    symmetry = mirror_rows.to(tl.int32) + 2 * mirror_cols.to(tl.int32) + 4 * (quarter % 2).to(tl.int32)
     cut = tl.where(_word(words, numbers, 9) < cutout, 1 + _below(_word(words, numbers, 10), side), 0)
     top = _below(_word(words, numbers, 11), P - cut + 1)
     left = _below(_word(words, numbers, 12), P - cut + 1)
-    each_ptr += sample.to(tl.int64) * 8
-    tl.store(each_ptr, down.to(tl.int32))
-    tl.store(each_ptr + 1, right.to(tl.int32))
-    tl.store(each_ptr + 2, symmetry)
-    tl.store(each_ptr + 3, (_word(words, numbers, 5) < smooth).to(tl.int32))
-    tl.store(each_ptr + 4, top.to(tl.int32))
-    tl.store(each_ptr + 5, (top + cut).to(tl.int32))
-    tl.store(each_ptr + 6, left.to(tl.int32))
-    tl.store(each_ptr + 7, (left + cut).to(tl.int32))
+
+    # each pixel of the block: rows and columns of the scene are linear in those of the view
+    at = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    p, q, turned = at // P, at % P, (quarter % 2).to(tl.int32)
+    row = (down - (P - 1) // 2).to(tl.int32) + tl.where(turned != 0, q, p)
+    col = (right - (P - 1) // 2).to(tl.int32) + tl.where(turned != 0, p, q)
+    row = tl.where(mirror_rows, (2 * down + 1 - P % 2).to(tl.int32) - row, row)
+    col = tl.where(mirror_cols, (2 * right + 1 - P % 2).to(tl.int32) - col, col)
+    pixel = _near(row, rows) * cols + _near(col, cols)
+    centre: tl.constexpr = (P - 1) // 2 * (P + 1)
+    gone = (p >= top) & (p < top + cut) & (q >= left) & (q < left + cut) & (at != centre)
+    if HAS_VALID:
+        gone = gone | (tl.load(valid_ptr + pixel, mask=at < P * P, other=0) == 0)
+    pixel_ptr += sample.to(tl.int64) * (P * P)
+    tl.store(pixel_ptr + at, tl.where(gone, -1 - pixel, pixel), mask=at < P * P)
+    if tl.program_id(1) > 0:
+        return
+    tl.store(smooth_ptr + sample, (_word(words, numbers, 5) < smooth).to(tl.int32))
     if BY_BAND:
         band = tl.arange(0, BLOCK_C)
         inside = band < C
@@ -220,18 +242,20 @@ def launch_choices(
 ) -> Choices:
     """Return what is drawn for both views of samples around ``centres`` in a scene of ``size`` pixels."""
     views, bands, device = 2 * len(centres), len(mean), centres.device
-    each = torch.empty(views, 8, dtype=torch.int32, device=device)
+    pixel = torch.empty(views, patch_size**2, dtype=torch.int32, device=device)
+    smooth = torch.empty(views, dtype=torch.int32, device=device)
     shape = (views, bands) if strengths.by_band else (0, bands)
     slope, level = torch.empty(2, *shape, dtype=torch.float32, device=device).unbind()
     keep = torch.empty(shape, dtype=torch.uint8, device=device)
-    _choose_kernel[(views,)](
+    _choose_kernel[(views, triton.cdiv(patch_size**2, _PIXELS))](
         centre_ptr=centres,
         id_ptr=centres if ids is None else ids,
-        valid_ptr=each if valid is None else valid,
+        valid_ptr=smooth if valid is None else valid,
         mean_ptr=mean,
         scale_ptr=scale,
         cosine_ptr=cosines(bands, device),
-        each_ptr=each,
+        pixel_ptr=pixel,
+        smooth_ptr=smooth,
         slope_ptr=slope,
         level_ptr=level,
         keep_ptr=keep,
@@ -258,6 +282,7 @@ def launch_choices(
         BY_BAND=strengths.by_band,
         VARIED=bool(strengths.gain or strengths.illumination),
         BLOCK_C=max(32, triton.next_power_of_2(bands)),
+        BLOCK_P=_PIXELS,
         **CHOICE_OPTIONS,
     )
-    return Choices(each, slope if strengths.by_band else scale, level, keep)
+    return Choices(pixel, smooth, slope if strengths.by_band else scale, level, keep)

@@ -2,12 +2,11 @@
 
     view = keep (smooth((x - mean) slope + level) + sigma e)
 
-Source: the definition in `spectral_views`. What is drawn per view and band, `choice_kernel` has drawn. A
-program makes a block of bands at a block of pixels of one view: it finds each pixel's place in the cube
-(symmetry, mirrored border), gathers the raw numbers band by band, as the cube has them, and writes pixel
-by pixel. Nothing is saved, and no patch is stored in between; only a smoothed sample gathers neighbouring
-bands too, out of the cache. Moves 2 B P^2 C raw numbers and as many results; about 30 operations a value,
-most of them noise.
+Source: the definition in `spectral_views`. What is drawn per view and band, and where each pixel lies,
+`choice_kernel` has found. A program makes a block of bands at a block of pixels of one view: it gathers the
+raw numbers band by band, as the cube has them, and writes pixel by pixel. Nothing is saved, and no patch is
+stored in between; only a smoothed sample gathers neighbouring bands too, out of the cache. Moves 2 B P^2 C
+raw numbers and as many results; about 30 operations a value, most of them noise.
 """
 
 # The bodies of @triton.jit functions hold no Python types.
@@ -30,18 +29,9 @@ from hsssl_kernels.spectral_views.strengths import strengths_of
 __all__ = ["VIEW_OPTIONS", "launch_spectral_views"]
 
 # Every product and sum is rounded by itself, as in the reference: both then have the same bits.
-VIEW_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+VIEW_OPTIONS = {"enable_fp_fusion": False}
 
 _STREAM = tl.constexpr(2 * NOISE)
-
-
-@triton.jit
-def _near(index, size):
-    """Return the pixel at an index less than a patch off a folded one: no division is needed then."""
-    period = tl.maximum(2 * (size - 1), 1)
-    index = tl.abs(index)
-    index = tl.where(index >= period, index - period, index)
-    return tl.minimum(index, period - index)
 
 
 @triton.jit
@@ -66,8 +56,8 @@ def _noise(key, sample_id, view, bands, groups, GROUPS: tl.constexpr, BLOCK_C: t
 def _values(
     cube_ptr, mean_ptr, slope_ptr, level_ptr, pixel, band, inside, C: tl.constexpr, BY_BAND: tl.constexpr
 ):
-    """Return (x - mean) slope + level, (bands, pixels); 0 less the mean where there is nothing."""
-    there = band < C
+    """Return (x - mean) slope + level, (bands, pixels); whatever where there is nothing."""
+    there = (band >= 0) & (band < C)
     x = tl.load(cube_ptr + pixel[None, :] * C + band[:, None], mask=inside, other=0).to(tl.float32)
     mean = tl.load(mean_ptr + band, mask=there, other=0.0)
     x = (x - mean[:, None]) * tl.load(slope_ptr + band, mask=there, other=0.0)[:, None]
@@ -79,28 +69,24 @@ def _values(
 # a key that happens to be a multiple of 16 is no reason to compile again
 @triton.jit(do_not_specialize=["key", "batch"])
 def _spectral_views_kernel(
-    cube_ptr,  # (rows, cols, C), raw numbers
-    each_ptr,  # (2B, 8) int32: row, column, symmetry, whether to smooth, bounds of the cut-out
-    mean_ptr,  # (C,)
+    cube_ptr,  # (rows cols, C), raw numbers
+    pixel_ptr,  # (2B, P P) int32, as `Choices` has them, and the next four
+    smooth_ptr,  # (2B,) int32
     slope_ptr,  # (2B, C), or (C,) where not BY_BAND
     level_ptr,  # (2B, C), read where BY_BAND, as the next
     keep_ptr,  # (2B, C) uint8
-    valid_ptr,  # (rows, cols) uint8
+    mean_ptr,  # (C,)
     id_ptr,  # (B,) int64, read where HAS_IDS
     a_ptr,  # (B, C, P, P)
     b_ptr,
     batch,
-    rows,
-    cols,
     key,
     sigma,
     C: tl.constexpr,
     P: tl.constexpr,
     BY_BAND: tl.constexpr,
-    HAS_VALID: tl.constexpr,
     HAS_IDS: tl.constexpr,
-    MAY_SMOOTH: tl.constexpr,
-    MAY_CUT: tl.constexpr,
+    WHICH: tl.constexpr,  # views to make: those smoothed, those not, or all, none smoothed
     HAS_NOISE: tl.constexpr,
     FAR: tl.constexpr,  # more raw numbers than 32 bits count
     BLOCK_C: tl.constexpr,
@@ -110,53 +96,40 @@ def _spectral_views_kernel(
     band_blocks: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
     # bands of a patch in turn: their pixels are in the cache then
     sample = tl.program_id(0) // (blocks * band_blocks)  # of both views
+    if WHICH != "all":  # noqa: SIM102  # the first is decided when compiling
+        if (tl.load(smooth_ptr + sample) != 0) != (WHICH == "smoothed"):
+            return
     first = tl.program_id(0) // band_blocks % blocks * BLOCK_P
     at = first + tl.arange(0, BLOCK_P)
     band = tl.program_id(0) % band_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     view = sample // batch
 
-    # where the pixels lie: rows and columns of the scene are linear in those of the view
-    p, q = at // P, at % P
-    each_ptr += sample.to(tl.int64) * 8
-    symmetry = tl.load(each_ptr + 2)
-    by_row, by_col = 1 - 2 * (symmetry & 1), 1 - (symmetry & 2)
-    turned = symmetry >> 2
-    row = tl.load(each_ptr) - (P - 1) // 2 + (P - 1) * (symmetry & 1)
-    col = tl.load(each_ptr + 1) - (P - 1) // 2 + (P - 1) * ((symmetry >> 1) & 1)
-    row = _near(row + p * (by_row * (1 - turned)) + q * (by_row * turned), rows)
-    col = _near(col + p * (by_col * turned) + q * (by_col * (1 - turned)), cols)
-    pixel = row * cols + col
+    pixel = tl.load(pixel_ptr + sample.to(tl.int64) * (P * P) + at, mask=at < P * P, other=0)
+    gone = pixel < 0
+    pixel = tl.where(gone, -1 - pixel, pixel)
     if FAR:
-        pixel = row.to(tl.int64) * cols + col
-
-    exists = at < P * P
-    inside = (band < C)[:, None] & exists[None, :]
+        pixel = pixel.to(tl.int64)
+    inside = (band < C)[:, None] & (at < P * P)[None, :]
     if BY_BAND:
         slope_ptr += sample.to(tl.int64) * C
         level_ptr += sample.to(tl.int64) * C
     x = _values(cube_ptr, mean_ptr, slope_ptr, level_ptr, pixel, band, inside, C, BY_BAND)
-    if MAY_SMOOTH:  # noqa: SIM102  # the first is decided when compiling
-        if tl.load(each_ptr + 3) != 0:
-            left, right = tl.maximum(band - 1, 0), tl.minimum(band + 1, C - 1)
-            below = _values(cube_ptr, mean_ptr, slope_ptr, level_ptr, pixel, left, inside, C, BY_BAND)
-            above = _values(cube_ptr, mean_ptr, slope_ptr, level_ptr, pixel, right, inside, C, BY_BAND)
-            x = 0.5 * x + 0.25 * (below + above)
+    if WHICH == "smoothed":
+        around = tl.zeros([BLOCK_C, BLOCK_P], dtype=tl.float32)
+        for i in tl.range(0, 2, num_stages=1):  # in turn, so that registers are few
+            beside = band + 2 * i - 1
+            there = ((beside >= 0) & (beside < C))[:, None]
+            y = _values(cube_ptr, mean_ptr, slope_ptr, level_ptr, pixel, beside, inside & there, C, BY_BAND)
+            around += tl.where(there, y, x)  # an edge band stands in for the missing one
+        x = 0.5 * x + 0.25 * around
     if HAS_NOISE:
         groups = first // 8 + tl.arange(0, BLOCK_P // 8)
         sample_id = (sample % batch).to(tl.int64)
         if HAS_IDS:
             sample_id = tl.load(id_ptr + sample % batch)
         x += _noise(key, sample_id, view, band, groups, (P * P + 7) // 8, BLOCK_C) * sigma
-
     # what is dropped may hold NaN
-    if MAY_CUT:
-        centre: tl.constexpr = (P - 1) // 2 * (P + 1)
-        cut = (p >= tl.load(each_ptr + 4)) & (p < tl.load(each_ptr + 5))
-        cut = cut & (q >= tl.load(each_ptr + 6)) & (q < tl.load(each_ptr + 7)) & (at != centre)
-        x = tl.where(cut[None, :], 0.0, x)
-    if HAS_VALID:
-        void = tl.load(valid_ptr + pixel, mask=exists, other=0) == 0
-        x = tl.where(void[None, :], 0.0, x)
+    x = tl.where(gone[None, :], 0.0, x)
     if BY_BAND:
         kept = tl.load(keep_ptr + sample.to(tl.int64) * C + band, mask=band < C, other=0)
         x = tl.where((kept != 0)[:, None], x, 0.0)
@@ -189,35 +162,35 @@ def launch_spectral_views(
     valid = None if valid is None else valid.contiguous().view(torch.uint8)
     key, strengths = stream_key(seed, step), strengths_of(spec, bands, patch_size)
     drawn = launch_choices(strengths, key, centres, ids, (rows, cols), patch_size, mean, scale, valid)
-    block_c, block_p = view_block(patch_size**2)
-    grid = (2 * batch * triton.cdiv(patch_size**2, block_p) * triton.cdiv(bands, block_c),)
-    _spectral_views_kernel[grid](
-        cube_ptr=cube,
-        each_ptr=drawn.each,
-        mean_ptr=mean,
-        slope_ptr=drawn.slope,
-        level_ptr=drawn.level,
-        keep_ptr=drawn.keep,
-        valid_ptr=mean if valid is None else valid,
-        id_ptr=centres if ids is None else ids,
-        a_ptr=a,
-        b_ptr=b,
-        batch=batch,
-        rows=rows,
-        cols=cols,
-        key=key,
-        sigma=strengths.noise,
-        C=bands,
-        P=patch_size,
-        BY_BAND=strengths.by_band,
-        HAS_VALID=valid is not None,
-        HAS_IDS=ids is not None,
-        MAY_SMOOTH=strengths.smooth > 0,
-        MAY_CUT=strengths.cutout > 0,
-        HAS_NOISE=strengths.noise > 0,
-        FAR=cube.numel() >= 2**31,
-        BLOCK_C=block_c,
-        BLOCK_P=block_p,
-        **VIEW_OPTIONS,
-    )
+    # smoothing takes so many registers that it would slow the others down
+    smoothed = ("smoothed",) if strengths.smooth == 2**32 else ("others", "smoothed")
+    for which in smoothed if strengths.smooth else ("all",):
+        block_c, block_p, warps = view_block(patch_size**2, strengths.noise > 0, which == "smoothed")
+        grid = (2 * batch * triton.cdiv(patch_size**2, block_p) * triton.cdiv(bands, block_c),)
+        _spectral_views_kernel[grid](
+            cube_ptr=cube,
+            pixel_ptr=drawn.pixel,
+            smooth_ptr=drawn.smooth,
+            slope_ptr=drawn.slope,
+            level_ptr=drawn.level,
+            keep_ptr=drawn.keep,
+            mean_ptr=mean,
+            id_ptr=centres if ids is None else ids,
+            a_ptr=a,
+            b_ptr=b,
+            batch=batch,
+            key=key,
+            sigma=strengths.noise,
+            C=bands,
+            P=patch_size,
+            BY_BAND=strengths.by_band,
+            HAS_IDS=ids is not None,
+            WHICH=which,
+            HAS_NOISE=strengths.noise > 0,
+            FAR=cube.numel() >= 2**31,
+            BLOCK_C=block_c,
+            BLOCK_P=block_p,
+            num_warps=warps,
+            **VIEW_OPTIONS,
+        )
     return a, b
