@@ -100,7 +100,7 @@ def test_samples_whose_bands_come_first_have_the_same_gradients(name: str) -> No
 
 def test_a_token_that_there_is_not_is_nan_where_no_one_looks() -> None:
     """A GPU's numbers are not looked at, which would wait for it; here the kernel is given them directly."""
-    from hsssl_kernels.spectral_patch_embed.kernel import launch_embed
+    from hsssl_kernels.spectral_patch_embed.launchers import launch_embed
     from hsssl_kernels.spectral_patch_embed.work import Work
 
     named = on_device("visible", torch.float32)

@@ -127,7 +127,7 @@ def _patch_embed_launch(
         function = kernel._embed_kernel
         norm = more and columns <= tile.block_n
         own = more and cube
-        constants |= {"OWN": own, "TOGETHER": 1 if own or masked else 4, "TABLE": 2 if more else 1}
+        constants |= {"OWN": own, "TABLE": 2 if more else 1}
         constants |= {"NORM": norm, "KEEP": norm, "BLOCK_G": 32}
         constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_d}
     else:

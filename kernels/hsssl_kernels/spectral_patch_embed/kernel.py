@@ -17,25 +17,10 @@ Source: the definition in `spectral_patch_embed`; normalisation before the cast,
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from hsssl_kernels.launch import PROGRAMS, architecture, tile_for
-from hsssl_kernels.spectral_patch_embed.gather import bands_first, in_memory_order, in_weight_order
-from hsssl_kernels.spectral_patch_embed.work import Work
-
-__all__ = ["launch_embed", "launch_weight_grad"]
-
-# Tokens are split over so many times the programs that fill the device: the last ones to run then wait for
-# less than with as few as fill it, whose number would have to be just right.
-_WAVES = 4
-# Groups of bands that a program takes at the same places: 10 bands of int16 are less than a sector of memory.
-_TOGETHER = 4
+__all__: list[str] = []
 
 
 @triton.jit
@@ -107,34 +92,26 @@ def _read(
 @triton.jit
 def _normalise(
     raw, mean_ptr, scale_ptr, g, first, bands,
-    PATCH: tl.constexpr, GROUP: tl.constexpr, TOGETHER: tl.constexpr, MIXED: tl.constexpr,
-    FULL: tl.constexpr, PIXELS_FIRST: tl.constexpr, HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
+    PATCH: tl.constexpr, GROUP: tl.constexpr, MIXED: tl.constexpr, FULL: tl.constexpr,
+    PIXELS_FIRST: tl.constexpr, HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Return raw values (BLOCK, BLOCK_K) from ``first`` on, of groups ``g`` ... in turn, normalised, float32.
+    """Return raw values (BLOCK, BLOCK_K) from ``first`` on, of group or groups ``g``, normalised, float32.
 
     Bands that there are not give 0.
     """
-    BLOCK: tl.constexpr = raw.shape[0]
     BLOCK_K: tl.constexpr = raw.shape[1]
     k = first + tl.arange(0, BLOCK_K)
     member = k // (PATCH * PATCH) if PIXELS_FIRST else k % GROUP
-    u = raw.to(tl.float32)
-    if MIXED:
-        band = g[:, None] * GROUP + member[None, :]
-    else:
-        # one row for every group, in registers but once
-        band = (g + tl.arange(0, TOGETHER))[:, None] * GROUP + member[None, :]
-        band = band[None, :, :]
-        u = u.reshape(BLOCK // TOGETHER, TOGETHER, BLOCK_K)
-    exists = k < PATCH * PATCH * GROUP
-    exists = exists[None, :] if MIXED else exists[None, None, :]
+    band = g[:, None] * GROUP + member[None, :] if MIXED else (g * GROUP + member)[None, :]
+    exists = (k < PATCH * PATCH * GROUP)[None, :]
     if not FULL:
         exists = exists & (band < bands)
+    u = raw.to(tl.float32)
     if HAS_MEAN:
         u -= tl.load(mean_ptr + band, mask=exists, other=0.0)
     if HAS_SCALE:
         u *= tl.load(scale_ptr + band, mask=exists, other=0.0)
-    return u.reshape(BLOCK, BLOCK_K)
+    return u
 
 
 @triton.jit
@@ -177,7 +154,6 @@ def _embed_kernel(
     MASKED: tl.constexpr,
     MIXED: tl.constexpr,  # whether a program's tokens are of several groups, as they are asked for
     OWN: tl.constexpr,  # whether each group has a weight of its own
-    TOGETHER: tl.constexpr,  # groups in turn in a program, unless MASKED: what lies next to each other
     FULL: tl.constexpr,  # no group is short of bands
     PIXELS_FIRST: tl.constexpr,  # a token's values band by band, as x has them, not pixel by pixel
     RUN: tl.constexpr,  # values at a time: strides are in whole runs, but the innermost one
@@ -213,15 +189,11 @@ def _embed_kernel(
         stop = tl.sum(ours * end, 0).to(tl.int32)
     else:
         # groups take turns, so that a pixel's bands are read while it is in the cache
-        g = program % (groups // TOGETHER) * TOGETHER
-        first = program // (groups // TOGETHER) * (BLOCK_M // TOGETHER)
+        g = program % groups
+        first = program // groups * BLOCK_M
         stop = count
-    turn = tl.arange(0, BLOCK_M)
-    at = first + turn // TOGETHER
+    at = first + tl.arange(0, BLOCK_M)
     inside = at < stop
-    begin = g
-    if TOGETHER > 1:
-        g = begin + turn % TOGETHER
     slot, sample, g, row, col = _slots(
         order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED, MIXED
     )
@@ -253,8 +225,8 @@ def _embed_kernel(
                 PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
             )  # fmt: skip
         u = _normalise(
-            raw, mean_ptr, scale_ptr, g if MIXED else begin, k, bands,
-            PATCH, GROUP, TOGETHER, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
+            raw, mean_ptr, scale_ptr, g, k, bands,
+            PATCH, GROUP, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
         if AHEAD and K > BLOCK_K:
             raw = _read(
@@ -355,7 +327,7 @@ def _weight_grad_kernel(
         )  # fmt: skip
         u = _normalise(
             raw, mean_ptr, scale_ptr, g, k, bands,
-            PATCH, GROUP, 1, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
+            PATCH, GROUP, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
         if HAS_MEAN:
             # rows that are not there must not be -mean scale, which float16 may not hold
@@ -372,178 +344,3 @@ def _weight_grad_kernel(
     if BY_TABLE and k == K // BLOCK_K * BLOCK_K:
         total = tl.sum(tl.where((across == K)[None, :], part, 0.0), 1)
         tl.store(part_ptr + D * K + columns, total, mask=columns < D)
-
-
-def launch_embed(
-    work: Work, weight: Tensor, table: Tensor | None, norm: tuple[Tensor, Tensor, float] | None, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return tokens (B, V, D) and, where ``keep``, before `norm` (B V, D) and its (2, B V) statistics."""
-    dim = weight.shape[1]
-    own = len(weight) > 1
-    mixed = _mixed(work, own)
-    named = _arguments(work, weight.dtype, mixed)
-    name = "patch_embed_some" if mixed else "patch_embed"
-    by_token = table is not None and len(table) > 1
-    if own or by_token or norm is not None or work.centres is not None:
-        name = "patch_embed_more"  # registers hold more than products
-    tile = tile_for(name, architecture(work.x), weight.dtype, dim)
-    total = work.batch * work.kept
-    out = torch.empty(total, dim, dtype=weight.dtype, device=work.x.device)
-    # LayerNorm needs whole tokens in one program
-    fused = norm is not None and dim <= tile.block_n
-    before = torch.empty(total if keep and fused else 0, dim, dtype=weight.dtype, device=work.x.device)
-    stats = torch.empty(2, total if keep and fused else 0, dtype=torch.float32, device=work.x.device)
-    together = 1
-    if mixed:
-        row_blocks = triton.cdiv(total, tile.block_m)
-    elif work.visible is None:
-        # neighbours read what lies between them but once; bands of a group that come first have no neighbours
-        together = 1 if own or named["PIXELS_FIRST"] else math.gcd(_TOGETHER, work.groups)
-        places = triton.cdiv(work.batch * work.space, tile.block_m // together)
-        row_blocks = work.groups // together * places
-    else:
-        row_blocks = triton.cdiv(total, tile.block_m) + work.groups
-    affine = [v.float().contiguous() for v in norm[:2]] if norm is not None else [out, out]
-    weight = in_memory_order(work, weight) if named["PIXELS_FIRST"] else weight
-    if total:
-        _embed_kernel[(row_blocks * triton.cdiv(dim, tile.block_n),)](
-            **named,
-            start_ptr=out if work.starts is None else work.starts,
-            weight_ptr=weight.contiguous(),
-            table_ptr=out if table is None else table.contiguous(),
-            norm_weight_ptr=affine[0],
-            norm_bias_ptr=affine[1],
-            out_ptr=out,
-            before_ptr=before,
-            stats_ptr=stats,
-            total=total,
-            share=1 if table is None else work.groups * work.space // len(table),
-            eps=0.0 if norm is None else norm[2],
-            D=dim,
-            OWN=own,
-            TOGETHER=together,
-            TABLE=0 if table is None else 1 if len(table) == 1 else 2,
-            NORM=fused,
-            KEEP=keep,
-            BLOCK_G=triton.next_power_of_2(work.groups),
-            BLOCK_M=tile.block_m,
-            BLOCK_N=tile.block_n,
-            BLOCK_K=min(tile.block_d, max(16, triton.next_power_of_2(work.values))),
-            **tile.options(),
-        )
-    if norm is not None and not fused:
-        plain, affine = out, [v.to(out.dtype) for v in norm[:2]]
-        out, mean, inverse = torch.native_layer_norm(plain, (dim,), affine[0], affine[1], norm[2])
-        if keep:
-            before, stats = plain, torch.stack([mean.view(-1), inverse.view(-1)]).float()
-    return out.view(work.batch, work.kept, dim), before, stats
-
-
-def launch_weight_grad(
-    work: Work, gradient: Tensor, grouped: bool, rows: int
-) -> tuple[Tensor, Tensor | None]:
-    """Return gradients by the weight (1 or G, D, K) and by the table (``rows``, D), float32.
-
-    ``gradient`` is (B, V, D). That by the table is None where it is left to torch: there are rows by token,
-    or by group and programs' tokens are of several, or products are asked for in less than float32.
-    """
-    dim, arch = gradient.shape[2], architecture(work.x)
-    mixed = _mixed(work, grouped)
-    tile = tile_for("patch_embed_bwd_some" if mixed else "patch_embed_bwd", arch, gradient.dtype, dim)
-    groups = 1 if mixed else work.groups
-    named = _arguments(work, gradient.dtype, mixed)
-    by_table = rows in (1, groups) and named["PRECISION"] == "ieee"
-    columns = work.values + by_table
-    block_k = min(tile.block_n, max(16, triton.next_power_of_2(columns)))
-    blocks = triton.cdiv(dim, tile.block_m) * triton.cdiv(columns, block_k)
-    most = triton.cdiv(work.batch * work.kept // groups, tile.block_d)
-    splits = max(1, min(_WAVES * PROGRAMS[arch] // (blocks * groups), most))
-    size = [dim * work.values, dim]
-    parts = torch.empty(groups, splits, sum(size), dtype=torch.float32, device=work.x.device)
-    _weight_grad_kernel[(blocks, groups, splits)](
-        **named,
-        start_ptr=parts if work.starts is None else work.starts,
-        gradient_ptr=gradient.contiguous(),
-        part_ptr=parts,
-        splits=splits,
-        D=dim,
-        BY_TABLE=by_table,
-        BLOCK_D=tile.block_m,
-        BLOCK_K=block_k,
-        BLOCK_T=tile.block_d,
-        **tile.options(),
-    )
-    weight_parts, table_parts = parts.split(size, 2)
-    total = weight_parts.sum(1) if grouped else weight_parts.sum((0, 1))
-    total = total.view(-1, dim, work.values)
-    total = in_weight_order(work, total.mT).mT if named["PIXELS_FIRST"] else total
-    if not by_table:
-        return total, None
-    return total, table_parts.sum(1) if rows > 1 else table_parts.sum((0, 1)).unsqueeze(0)
-
-
-def _mixed(work: Work, own: bool) -> bool:
-    """Return whether tokens come as they are asked for, not group by group.
-
-    Groups apart take their normalisation once, which pays unless tokens would have to be sorted for it.
-    """
-    return not own and work.visible is not None
-
-
-def _pixels_first(work: Work) -> bool:
-    """Return whether a band's pixels, of which there are several, lie next to each other."""
-    return bands_first(work) and work.x.shape[1] * work.x.shape[2] > 1
-
-
-def _run(work: Work, pixels_first: bool) -> int:
-    """Return how many values next to each other start at a multiple of as many, up to 16 bytes."""
-    *outer, inner = work.x.permute(0, 3, 1, 2).stride() if pixels_first else work.x.stride()
-    if inner != 1:
-        return 1
-    along = work.patch if pixels_first else work.group
-    return math.gcd(16 // work.x.element_size(), along, *outer)
-
-
-def _arguments(work: Work, dtype: torch.dtype, mixed: bool) -> dict[str, Any]:
-    """Return what both kernels are given: the raw values and how tokens are cut from them."""
-    x, cube = work.x, work.centres is not None
-    pixels_first = _pixels_first(work)
-    run = _run(work, pixels_first)
-    inner = 2 if pixels_first else 3
-    every = x.stride() if x.ndim == 4 else (0, *x.stride())
-    strides = [s if i == inner else s // run for i, s in enumerate(every)]
-    mean, scale = (None if v is None else v.float().contiguous() for v in (work.mean, work.scale))
-    ieee = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
-    return {
-        "x_ptr": x,
-        "centre_ptr": x if work.centres is None else work.centres.contiguous(),
-        "mean_ptr": x if mean is None else mean,
-        "scale_ptr": x if scale is None else scale,
-        "order_ptr": x if work.order is None else work.order,
-        "visible_ptr": x if work.visible is None else work.visible.contiguous(),
-        "count": work.batch * (work.kept if mixed else work.space),
-        "kept": work.kept,
-        "groups": work.groups,
-        "high": work.high,
-        "wide": work.wide,
-        "rows": x.shape[-3],
-        "cols": x.shape[-2],
-        "bands": work.bands,
-        "stride_b": strides[0],
-        "stride_h": strides[1],
-        "stride_w": strides[2],
-        "stride_c": strides[3],
-        "reach": (work.window - 1) // 2,
-        "PATCH": work.patch,
-        "GROUP": work.group,
-        "CUBE": cube,
-        "FAR": cube and x.numel() >= 2**31,
-        "MASKED": work.visible is not None,
-        "MIXED": mixed,
-        "FULL": work.bands % work.group == 0,
-        "PIXELS_FIRST": pixels_first,
-        "RUN": run,
-        "HAS_MEAN": mean is not None,
-        "HAS_SCALE": scale is not None,
-        "PRECISION": "ieee" if ieee else "tf32",
-    }

@@ -46,7 +46,7 @@ def _embed(
         check_range(visible, work.groups, work.space)
     if backend == "torch":
         return embed_blocked(work, weight, table, norm, keep)
-    from hsssl_kernels.spectral_patch_embed.kernel import launch_embed
+    from hsssl_kernels.spectral_patch_embed.launchers import launch_embed
 
     launched: tuple[Tensor, Tensor, Tensor] = launch_embed(work, weight, table, norm, keep)
     return launched
@@ -99,7 +99,7 @@ def _weight_grad(
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     if backend == "torch":
         return weight_grad_blocked(work, gradient, grouped, rows)
-    from hsssl_kernels.spectral_patch_embed.kernel import launch_weight_grad
+    from hsssl_kernels.spectral_patch_embed.launchers import launch_weight_grad
 
     by_weight, by_table = launch_weight_grad(work, gradient, grouped, rows)
     if by_table is None:
