@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="the package triton is not installed")
 
-from hsssl_kernels.launch import PROGRAMS, TABLE, architecture
+from hsssl_kernels.launch import PROGRAMS, TABLE, architecture, tile_for
 from hsssl_kernels.tile import Tile
 from test_kernels_patch_embed import CASE, CASES, assert_as_good_as_torch, call, draw, tokens_and_gradients
 from test_kernels_triton import DEVICE, DTYPE, GuardedMemory
@@ -113,6 +113,21 @@ def test_a_token_that_there_is_not_is_nan_where_no_one_looks() -> None:
     gone[0, 0] = gone[1, 1] = True
     assert tokens[gone].isnan().all()
     assert tokens[~gone].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "name", ["patch_embed", "patch_embed_some", "patch_embed_more", "patch_embed_bwd", "patch_embed_bwd_some"]
+)
+def test_what_is_tuned_runs_with_the_tile_that_is_tuned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hsssl_kernels.spectral_patch_embed import launchers
+    from hsssl_kernels.spectral_patch_embed.tuning import patch_embed_calls
+
+    assert name in {kernel for kernel, _, _ in TABLE}
+    asked = []
+    monkeypatch.setattr(launchers, "tile_for", lambda n, *of: asked.append(n) or tile_for(n, *of))
+    call = patch_embed_calls(name, 16, 24, torch.float32, DEVICE)
+    torch.testing.assert_close(call("triton"), call("torch"), rtol=1e-4, atol=1e-3)
+    assert asked == [name]
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.float16, torch.float64])

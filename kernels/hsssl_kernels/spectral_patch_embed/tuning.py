@@ -17,24 +17,28 @@ __all__ = ["patch_embed_calls", "patch_embed_candidates"]
 _BANDS, _GROUP, _PATCH, _SIDE = 200, 10, 8, 32
 
 
-def patch_embed_calls(kernel: str, rows: int, columns: int, dtype: torch.dtype) -> Callable[[str], Tensor]:
+def patch_embed_calls(
+    kernel: str, rows: int, columns: int, dtype: torch.dtype, device: str = "cuda"
+) -> Callable[[str], Tensor]:
     """Return "patch_embed" or "patch_embed_bwd" on int16 samples of some 4 ``rows`` tokens, by backend.
 
-    With "_some" in its name, of a quarter of them.
+    With "_some" in its name it is of a quarter of them, with "_more" with LayerNorm.
     """
     g = torch.Generator().manual_seed(0)
     batch = max(1, 4 * rows // (_BANDS // _GROUP * (_SIDE // _PATCH) ** 2))
-    x = torch.randint(0, 10_000, (batch, _SIDE, _SIDE, _BANDS), generator=g, dtype=torch.int16).to("cuda")
-    mean, scale = torch.full((_BANDS,), 5e3, device="cuda"), torch.full((_BANDS,), 3e-4, device="cuda")
+    x = torch.randint(0, 10_000, (batch, _SIDE, _SIDE, _BANDS), generator=g, dtype=torch.int16).to(device)
+    mean, scale = torch.full((_BANDS,), 5e3, device=device), torch.full((_BANDS,), 3e-4, device=device)
     work = Work(x, None, mean, scale, None, None, None, _PATCH, _GROUP, 0)
     if kernel.endswith("some"):
         order = torch.rand(batch, work.kept, generator=g).argsort(1)
-        work = work._replace(visible=order[:, : work.kept // 4].contiguous().to("cuda"))
-    weight = (torch.randn(1, columns, work.values, generator=g) * work.values**-0.5).to("cuda", dtype)
-    gradient = torch.randn(batch, work.kept, columns, generator=g).to("cuda", dtype)
+        work = work._replace(visible=order[:, : work.kept // 4].contiguous().to(device))
+    weight = (torch.randn(1, columns, work.values, generator=g) * work.values**-0.5).to(device, dtype)
+    gradient = torch.randn(batch, work.kept, columns, generator=g).to(device, dtype)
+
+    ones = torch.ones(columns, dtype=dtype, device=device) if kernel.endswith("more") else None
 
     def forward(backend: str) -> Tensor:
-        tokens: Tensor = embed(*work, weight, None, None, None, 0.0, False, backend)[0]
+        tokens: Tensor = embed(*work, weight, None, ones, ones, 1e-5, False, backend)[0]
         return tokens
 
     def backward(backend: str) -> Tensor:
