@@ -100,7 +100,9 @@ def embed_views(
             f"got {tuple(visible.shape)}; stack those of both"
         )
     one = None if visible is None else visible[0]
-    work = Work(cube, send(centres, cube.device), mean, scale, one, None, None, patch, group, patch_size)
+    # only sizes are checked, so nothing is sent
+    there = torch.empty_like(centres, device=cube.device)
+    work = Work(cube, there, mean, scale, one, None, None, patch, group, patch_size)
     check_geometry(work)
     check_visible(work)
     check_sides(work, weight, bias, position, wavelengths_embedding, norm)
