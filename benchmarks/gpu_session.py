@@ -2,7 +2,8 @@
 
 `PYTHONPATH=kernels:. python benchmarks/gpu_session.py OUT` writes checks, the table and the times into OUT.
 Checks compile in several processes, as a kernel takes seconds; nothing is timed beside them. Each part is
-written as soon as it is known, and an op that is wrong stops the timing.
+written as soon as it is known, and an op that is wrong stops the timing. Tuning rewrites the package's table
+in place too, so that what is timed after it has the tuned tiles.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def check_views(name: str, dtype: str, kind: str) -> dict[str, Any]:
 
 
 def patch_embed_jobs() -> list[Job]:
-    """Tokens of every benchmarked shape, raw or not, all of them and a quarter."""
+    """Tokens and gradients of every benchmarked shape, raw or not, all of them and a quarter."""
     names = patch_embed.LARGE  # the smaller ones differ in the batch alone
     return [Job(check_patch_embed, case) for case in product(names, run.DTYPES, (False, True), (False, True))]
 
@@ -185,7 +186,7 @@ def check_patch_embed(name: str, dtype: str, raw: bool, masked: bool) -> dict[st
 
 
 def tune_all(options: argparse.Namespace) -> None:
-    """Tune every entry of this GPU's table: write the five fastest tiles of each, and the table."""
+    """Tune every entry of this GPU's table: write the five fastest tiles of each, and the table in place."""
     arch = architecture(torch.empty(1, device="cuda"))
     keys = [key for key in table.TABLE if key[1] == arch and key[0] in (options.kernel or [key[0]])]
     keys = [key for key in keys if key[2] in options.bytes]
@@ -207,6 +208,7 @@ def tune_all(options: argparse.Namespace) -> None:
         print(key, found[-1]["largest"], rows[:2], file=sys.stderr, flush=True)
         (options.out / "tuned.json").write_text(json.dumps(found, indent=1) + "\n")
         (options.out / "table.py").write_text(tune.render())
+    Path(table.__file__).write_text(tune.render())  # which the processes that time read
 
 
 def time_all(options: argparse.Namespace) -> int:
