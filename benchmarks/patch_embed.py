@@ -51,6 +51,7 @@ LARGE = {
     "11x11 large": SHAPES["11x11"]._replace(batch=1024),
     "64x64 large": SHAPES["64x64"]._replace(batch=256),
 }
+LEARNED = ("weight", "bias")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -111,13 +112,23 @@ def _pick(tokens: Tensor, named: dict[str, Any]) -> Tensor:
 
 
 def check(named: dict[str, Any], shape: Shape) -> float:
-    """Return our relative error against float64, on two samples."""
+    """Return our largest relative error against float64, of tokens and both gradients, on two samples."""
     few = {k: v[:2] if k in ("x", "visible") else v for k, v in named.items()}
-    wide = {k: v.double() if k in ("weight", "bias") else v for k, v in few.items()}
+    wide = {k: v.double() if k in LEARNED else v for k, v in few.items()}
     last = "mean" in named
-    exact = spectral_patch_embed_reference(**wide, patch=shape.patch, group=shape.group, bands_last=last)
-    off = ours(few, shape).double() - exact
-    return (off.norm() / exact.norm()).item()
+    plain = partial(spectral_patch_embed_reference, patch=shape.patch, group=shape.group, bands_last=last)
+    exact = _tokens_and_gradients(lambda given: plain(**given), wide)
+    found = _tokens_and_gradients(lambda given: ours(given, shape), few)
+    pairs = zip(found, exact, strict=True)
+    return max(((a.double() - b).norm() / b.norm()).nan_to_num(float("inf")).item() for a, b in pairs)
+
+
+def _tokens_and_gradients(call: Callable[[dict[str, Any]], Tensor], named: dict[str, Any]) -> list[Tensor]:
+    leaves = {k: named[k].detach().requires_grad_() for k in LEARNED}
+    tokens = call(named | leaves)
+    g = torch.Generator().manual_seed(1)
+    by_tokens = torch.randn(tokens.shape, generator=g).to(torch.bfloat16).to(tokens)  # the same in any dtype
+    return [tokens.detach(), *torch.autograd.grad(tokens, list(leaves.values()), by_tokens)]
 
 
 def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, device: str) -> dict[str, Any]:
