@@ -163,8 +163,8 @@ def launch_spectral_views(
     key, strengths = stream_key(seed, step), strengths_of(spec, bands, patch_size)
     drawn = launch_choices(strengths, key, centres, ids, (rows, cols), patch_size, mean, scale, valid)
     # smoothing takes so many registers that it would slow the others down
-    smoothed = ("smoothed",) if strengths.smooth == 2**32 else ("others", "smoothed")
-    for which in smoothed if strengths.smooth else ("all",):
+    kinds = ("smoothed",) if strengths.smooth == 2**32 else ("others", "smoothed")
+    for which in kinds if strengths.smooth else ("all",):
         block_c, block_p, warps = view_block(patch_size**2, strengths.noise > 0, which == "smoothed")
         grid = (2 * batch * triton.cdiv(patch_size**2, block_p) * triton.cdiv(bands, block_c),)
         _spectral_views_kernel[grid](
