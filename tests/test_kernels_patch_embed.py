@@ -1,4 +1,4 @@
-"""The patch embedding on the CPU, in blocked torch, against the plain reference in float64."""
+"""The patch embedding on the CPU, by compiled loops and in torch, against the plain reference in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hsssl_kernels import spectral_patch_embed
-from hsssl_kernels.spectral_patch_embed import blocked, gather
+from hsssl_kernels.spectral_patch_embed import blocked, compiled
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.reference import cut_windows, spectral_patch_embed_reference
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
@@ -113,21 +113,30 @@ def assert_as_good_as_torch(named: dict[str, Any], dtype: torch.dtype, eps: floa
 def test_as_good_as_plain_torch(
     case: tuple[tuple[int, ...], str], dtype: torch.dtype, loops: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gather, "compiles_loops", lambda: loops)
+    monkeypatch.setattr(compiled, "compiles_loops", lambda: loops)
     assert_as_good_as_torch(draw(case, dtype), dtype, max(1e-6, torch.finfo(dtype).eps))
 
 
 @CASE
+@pytest.mark.parametrize("loops", [True, False])
 def test_several_blocks_agree_with_one(
-    case: tuple[tuple[int, ...], str], monkeypatch: pytest.MonkeyPatch
+    case: tuple[tuple[int, ...], str], loops: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compiled, "compiles_loops", lambda: loops)
     monkeypatch.setattr(blocked, "_VALUES", 40)
+    monkeypatch.setattr(compiled, "_ROWS", 20)
+    monkeypatch.setattr(compiled, "_TOKENS", 6)
     assert_as_good_as_torch(draw(case, torch.float32), torch.float32, 1e-6)
 
 
 @CASE
-def test_threads_change_nothing(case: tuple[tuple[int, ...], str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("loops", [True, False])
+def test_threads_change_nothing(
+    case: tuple[tuple[int, ...], str], loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "compiles_loops", lambda: loops)
     monkeypatch.setattr(blocked, "_PART", 1)
+    monkeypatch.setattr(compiled, "_PART", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -145,7 +154,7 @@ def test_threads_change_nothing(case: tuple[tuple[int, ...], str], monkeypatch: 
 def test_few_and_many_visible_tokens(
     name: str, share: int, loops: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gather, "compiles_loops", lambda: loops)
+    monkeypatch.setattr(compiled, "compiles_loops", lambda: loops)
     named = draw(((3, 21, 12, 12, 3, 4, 5), CASES[name][1]), torch.float32)
     order = torch.rand(3, 96, generator=torch.Generator().manual_seed(1)).argsort(1)
     assert_as_good_as_torch(named | {"visible": order[:, : 96 // share]}, torch.float32, 1e-6)

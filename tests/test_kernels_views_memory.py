@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -36,17 +37,24 @@ def test_threads_change_nothing_and_leave_the_number_of_threads(
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-def test_an_error_in_a_thread_is_raised_here() -> None:
-    threads, done = torch.get_num_threads(), []
+@pytest.mark.parametrize("here", [True, False])
+def test_an_error_in_any_thread_is_raised_here(here: bool) -> None:
+    before, meeting, done = torch.get_num_threads(), threading.Barrier(2, timeout=60), []
 
     def part(samples: slice) -> None:
+        meeting.wait()  # so that each of two threads has a part
         done.append(torch.get_num_threads())
-        raise RuntimeError(f"part {samples.start}")
+        if here == (threading.current_thread() is threading.main_thread()):
+            raise IndexError(f"part {samples.start}")
 
-    with pytest.raises(RuntimeError, match="part 0"):
-        run_apart(part, [slice(0, 1), slice(1, 2)], 2)
-    assert set(done) == {1}
-    torch.set_num_threads(threads)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(IndexError, match=r"part [01]"):
+            run_apart(part, [slice(0, 1), slice(1, 2)], 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert done == [1, 1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -8,24 +8,22 @@ blocks of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
-from hsssl_kernels.pages import empty_again
 from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.spectral_patch_embed.gather import (
-    TokenGatherer,
     in_memory_order,
     in_weight_order,
     run_of_tokens,
     sample_gatherer,
-    takes_loops,
-    token_gatherers,
+    token_gatherer,
 )
+from hsssl_kernels.spectral_patch_embed.output import Output
 from hsssl_kernels.spectral_patch_embed.table import table_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
 
@@ -39,7 +37,12 @@ _PART = 2**20
 
 
 def embed_blocked(
-    work: Work, weight: Tensor, table: Tensor | None, norm: tuple[Tensor, Tensor, float] | None, keep: bool
+    work: Work,
+    weight: Tensor,
+    table: Tensor | None,
+    norm: tuple[Tensor, Tensor, float] | None,
+    keep: bool,
+    threads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens (B, V, D) and, where ``keep``, before `norm` (B V, D) and its (2, B V) statistics.
 
@@ -50,27 +53,14 @@ def embed_blocked(
     table = torch.zeros(1, dim, dtype=wide, device=work.x.device) if table is None else table.to(wide)
     if len(table) > 1 or grouped:
         table = table.repeat_interleave(work.groups * work.space // len(table), 0)  # (G S, D)
-    tokens = empty_again((work.batch * work.kept, dim), weight.dtype, weight.device)
-    before = torch.empty_like(tokens) if keep else tokens.new_empty(0, dim)
-    stats = weight_t.new_empty(2, len(before))
-    affine = None if norm is None else (norm[0].to(wide), norm[1].to(wide), norm[2])
+    output = Output(work, weight, norm, keep)
     in_place = weight.dtype == wide and norm is None
-    gatherers = None if _by_samples(work, grouped) else token_gatherers(work, wide)
-
-    def finish(place: slice | Tensor, rows: Tensor) -> None:
-        if keep:
-            before[place] = rows.to(before.dtype)
-        if affine is not None:
-            rows, mean, inverse = torch.native_layer_norm(rows, (dim,), *affine)
-            if keep:
-                stats[0, place], stats[1, place] = mean.squeeze(1), inverse.squeeze(1)
-        tokens[place] = rows.to(tokens.dtype)
 
     @torch.no_grad()  # the mode is a thread's own
     def part(units: slice) -> None:
-        for place, token, block in _blocks(work, units, wide, grouped, dim, gatherers):
+        for place, token, block in _blocks(work, units, wide, grouped, dim):
             if isinstance(place, slice):
-                rows = tokens[place] if in_place else weight_t.new_empty(place.stop - place.start, dim)
+                rows = output.tokens[place] if in_place else weight_t.new_empty(place.stop - place.start, dim)
                 _project(work, token, block, weight_t, table, rows)
                 if in_place:
                     continue
@@ -78,13 +68,15 @@ def embed_blocked(
                 assert token is not None
                 g = int(token[0]) // work.space
                 rows = table.index_select(0, token).addmm_(block, weight_t[g])
-            finish(place, rows)
+            output.write(place, rows)
 
-    run_apart(part, _parts(work, grouped, dim), torch.get_num_threads())
-    return tokens.view(-1, work.kept, dim), before, stats
+    run_apart(part, _parts(work, grouped, dim, threads), threads)
+    return output.result()
 
 
-def weight_grad_blocked(work: Work, gradient: Tensor, grouped: bool, rows: int) -> tuple[Tensor, Tensor]:
+def weight_grad_blocked(
+    work: Work, gradient: Tensor, grouped: bool, rows: int, threads: int
+) -> tuple[Tensor, Tensor]:
     """Return the gradients by the weight (1 or G, D, K) and by the table (``rows``, D), wide.
 
     ``gradient`` is (B, V, D), that by the tokens.
@@ -92,14 +84,13 @@ def weight_grad_blocked(work: Work, gradient: Tensor, grouped: bool, rows: int) 
     wide, dim = compute_dtype(gradient), gradient.shape[2]
     gradient = gradient.reshape(-1, dim)
     found: dict[int, tuple[Tensor, Tensor]] = {}
-    gatherers = None if _by_samples(work, grouped) else token_gatherers(work, wide)
 
     @torch.no_grad()  # the mode is a thread's own
     def part(units: slice) -> None:
         # u^T dy and not dy^T u: with few values in a token that is seven times as fast
         by_weight = gradient.new_zeros(work.groups if grouped else 1, work.values, dim, dtype=wide)
         by_table = gradient.new_zeros(rows, dim, dtype=wide)
-        for place, token, block in _blocks(work, units, wide, grouped, dim, gatherers):
+        for place, token, block in _blocks(work, units, wide, grouped, dim):
             dy = gradient[place].to(wide)
             g = int(token[0]) // work.space if grouped and token is not None else 0
             if block.ndim == 3:
@@ -111,7 +102,7 @@ def weight_grad_blocked(work: Work, gradient: Tensor, grouped: bool, rows: int) 
                 by_table += table_grad(work, dy, token, rows)
         found[units.start] = by_weight, by_table
 
-    run_apart(part, _parts(work, grouped, dim), torch.get_num_threads())
+    run_apart(part, _parts(work, grouped, dim, threads), threads)
     (by_weight, by_table), *others = (found[first] for first in sorted(found))
     for more_by_weight, more_by_table in others:
         by_weight += more_by_weight
@@ -144,14 +135,14 @@ def _by_samples(work: Work, grouped: bool) -> bool:
     That takes half of the time a token that picking single ones does, or a seventh where values are
     picked one by one.
     """
-    dearer = 8 if run_of_tokens(work) == 1 and not takes_loops(work) else 2
+    dearer = 8 if run_of_tokens(work) == 1 else 2
     return work.visible is None or not (grouped or dearer * work.kept < work.groups * work.space)
 
 
-def _parts(work: Work, grouped: bool, dim: int) -> list[slice]:
+def _parts(work: Work, grouped: bool, dim: int, threads: int) -> list[slice]:
     """Return what threads take in turn: samples, or slots where single tokens are picked."""
     units = work.batch if _by_samples(work, grouped) else work.batch * work.kept
-    threads = torch.get_num_threads() if work.x.device.type == "cpu" else 1
+    threads = threads if work.x.device.type == "cpu" else 1
     size = work.batch * work.kept * (work.values + dim)
     parts = 1
     if threads > 1 and size >= threads * _PART:
@@ -167,7 +158,6 @@ def _blocks(
     wide: torch.dtype,
     grouped: bool,
     dim: int,
-    gatherers: Callable[[int], TokenGatherer] | None,
 ) -> Iterator[tuple[slice | Tensor, Tensor | None, Tensor]]:
     """Yield slots of the output, the numbers of their tokens where only some are wanted, and their values.
 
@@ -175,11 +165,11 @@ def _blocks(
     weight. Slots that are no slice are of one group.
     """
     most = _VALUES if work.x.device.type == "cpu" else _LARGE
-    if gatherers is None:
+    if _by_samples(work, grouped):
         of_sample = work.groups * work.space * work.values + work.kept * dim
         yield from _sample_blocks(work, units, wide, grouped, most // of_sample)
     else:
-        yield from _token_blocks(work, units, gatherers, grouped, most // (work.values + dim))
+        yield from _token_blocks(work, units, wide, grouped, most // (work.values + dim))
 
 
 def _sample_blocks(
@@ -203,12 +193,12 @@ def _sample_blocks(
 
 
 def _token_blocks(
-    work: Work, slots: slice, gatherers: Callable[[int], TokenGatherer], grouped: bool, most: int
+    work: Work, slots: slice, wide: torch.dtype, grouped: bool, most: int
 ) -> Iterator[tuple[slice | Tensor, Tensor, Tensor]]:
     assert work.visible is not None
     first, last = slots.start, slots.stop
     step = max(1, min(last - first, most))
-    gather = gatherers(step)
+    gather = token_gatherer(work, step, wide)
     order = work.order[slots] if grouped and work.order is not None else None
     number, sample = work.visible.reshape(-1), torch.arange(work.batch, device=work.x.device)
     number = number[slots] if order is None else number[order]

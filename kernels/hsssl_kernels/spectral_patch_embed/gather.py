@@ -10,24 +10,22 @@ what is written to it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = [
     "bands_first",
+    "by_value",
     "in_memory_order",
     "in_weight_order",
     "run_of_tokens",
     "sample_gatherer",
-    "takes_loops",
-    "token_gatherers",
+    "token_gatherer",
 ]
 
 # Tokens (m, K) from numbers of samples and of their tokens, (m,) each.
@@ -53,7 +51,7 @@ def in_weight_order(work: Work, by_weight: Tensor) -> Tensor:
 
 
 def run_of_tokens(work: Work) -> int:
-    """Return how many of a token's values `token_gatherers` take at once."""
+    """Return how many of a token's values `token_gatherer` takes at once."""
     if bands_first(work):
         return work.patch
     return 1 if work.bands % work.group else work.group
@@ -107,15 +105,11 @@ def sample_gatherer(work: Work, most: int, wide: torch.dtype) -> Callable[[int, 
     return gather
 
 
-def token_gatherers(work: Work, wide: torch.dtype) -> Callable[[int], TokenGatherer]:
-    """Return what makes ``gather(sample, token)`` for up to so many tokens (m, K), each from its sample.
+def token_gatherer(work: Work, most: int, wide: torch.dtype) -> TokenGatherer:
+    """Return ``gather(sample, token)``: up to so many tokens (m, K), each from its sample.
 
-    One is made for every thread. What a call returns is overwritten by the next.
+    What a call returns is overwritten by the next.
     """
-    return _compiled_gatherers(work, wide) if takes_loops(work) else partial(_token_gatherer, work, wide)
-
-
-def _token_gatherer(work: Work, wide: torch.dtype, most: int) -> TokenGatherer:
     # A group's bands at a pixel are taken at once where they always lie side by side, and, where bands come
     # first, a row of a token's pixels.
     x, device, first_bands = work.x, work.x.device, bands_first(work)
@@ -128,7 +122,7 @@ def _token_gatherer(work: Work, wide: torch.dtype, most: int) -> TokenGatherer:
     flat = flat.view(-1, run) if run > 1 else flat
     positions = _positions(work, [step // run for step in x.stride()], run, len(flat))
     groups = torch.arange(work.groups, device=device).repeat_interleave(work.space)
-    mean, scale = (None if v is None else _by_value(work, v.to(wide)) for v in (work.mean, work.scale))
+    mean, scale = (None if v is None else by_value(work, v.to(wide)) for v in (work.mean, work.scale))
     tokens, side = torch.empty(2, most, work.values, dtype=wide, device=device)
     taken = tokens if flat.dtype == wide else flat.new_empty(tokens.shape)
 
@@ -149,65 +143,6 @@ def _token_gatherer(work: Work, wide: torch.dtype, most: int) -> TokenGatherer:
         return u
 
     return gather
-
-
-def takes_loops(work: Work) -> bool:
-    """Return whether a compiled loop gathers single tokens: on the CPU, from values that Numba knows."""
-    narrow = work.x.dtype in (torch.float16, torch.bfloat16)
-    return work.x.device.type == "cpu" and not narrow and compiles_loops()
-
-
-def _compiled_gatherers(work: Work, wide: torch.dtype) -> Callable[[int], TokenGatherer]:
-    from hsssl_kernels.spectral_patch_embed.loops import gather_tokens
-
-    x = work.x
-    reach = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
-    raw = torch.as_strided(x, (reach if x.numel() else 0,), (1,))
-    # a cube is one sample
-    strides, size = (x.stride(), x.shape[1:3]) if work.centres is None else ((0, *x.stride()), x.shape[:2])
-    corners = torch.zeros(0, 2, dtype=torch.int64)
-    if work.centres is not None:
-        corners = (work.centres - (work.window - 1) // 2).contiguous()
-    mean = torch.zeros(work.bands) if work.mean is None else work.mean
-    scale = torch.ones(work.bands) if work.scale is None else work.scale
-    by_value = [_by_value(work, v.to(wide)).contiguous().numpy() for v in (mean, scale)]
-    places = _places_of_tokens(work.groups, work.space, work.wide, work.patch, work.group)
-    lists = [
-        x.numpy()
-        for x in (raw, corners, places, _places_of_values(work.patch, work.group, bands_first(work)))
-    ]
-    read_on = strides[0] if 8 * work.kept >= work.groups * work.space else 0
-    given = (lists[0], strides, tuple(size), *lists[1:], work.bands, *by_value, read_on)
-
-    def gatherer(most: int) -> TokenGatherer:
-        out = torch.empty(most, work.values, dtype=wide)
-
-        def gather(sample: Tensor, token: Tensor) -> Tensor:
-            u = out[: len(token)]
-            gather_tokens(*given, sample.contiguous().numpy(), token.contiguous().numpy(), u.numpy())
-            return u
-
-        return gather
-
-    return gatherer
-
-
-@lru_cache(maxsize=8)  # every call asks for the same, and a dozen short operations take 1 ms
-def _places_of_tokens(groups: int, space: int, wide: int, patch: int, group: int) -> Tensor:
-    """Return row, column, group and first band of every token (G S, 4)."""
-    place, which = torch.arange(space).repeat(groups), torch.arange(groups).repeat_interleave(space)
-    return torch.stack([place // wide * patch, place % wide * patch, which, which * group], 1)
-
-
-@lru_cache(maxsize=8)
-def _places_of_values(patch: int, group: int, bands_first: bool) -> Tensor:
-    """Return row, column and band of a token's values (3, K), counted from its first, in memory's order."""
-    side, band = torch.arange(patch), torch.arange(group)
-    if bands_first:
-        band, row, col = torch.meshgrid(band, side, side, indexing="ij")
-    else:
-        row, col, band = torch.meshgrid(side, side, band, indexing="ij")
-    return torch.stack([row, col, band]).view(3, -1)
 
 
 def _positions(work: Work, strides: list[int], run: int, count: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -267,7 +202,7 @@ def _mirrored(work: Work, sample: Tensor | slice, row: Tensor, col: Tensor) -> t
     return torch.minimum(row, 2 * (rows - 1) - row), torch.minimum(col, 2 * (cols - 1) - col)
 
 
-def _by_value(work: Work, by_band: Tensor) -> Tensor:
+def by_value(work: Work, by_band: Tensor) -> Tensor:
     """Return (G, K) from (C,): each group's bands, once for every pixel of a token."""
     by_group = F.pad(by_band, (0, -work.bands % work.group)).view(work.groups, work.group)
     if bands_first(work):

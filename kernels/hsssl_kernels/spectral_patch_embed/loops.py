@@ -1,60 +1,326 @@
-"""The gathering of single tokens, by a loop that Numba compiles at the first call and then keeps on disk."""
+"""Tokens, and gradients of what is learned, by loops that Numba compiles at the first call and then keeps.
+
+Values of six tokens are gathered and normalised, then multiplied while they are in the fastest cache: nothing
+but tokens is written. Sums stay in registers, six rows of `hsssl_kernels.lanes` at once.
+"""
 
 # The bodies of compiled functions hold no Python types.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
+from hsssl_kernels.lanes import (
+    add,
+    address,
+    beyond,
+    fetch,
+    finish_streams,
+    load,
+    multiply_add,
+    store,
+    stream,
+    width,
+    zeros,
+)
 from hsssl_kernels.loops import compile_and_keep, compile_inline
 
-__all__ = ["gather_tokens"]
+__all__ = ["ROWS", "Memory", "Source", "add_gradients", "embed_tokens"]
+
+# Rows of a product at once: with two registers for each, 12 of the 16 that most machines have.
+ROWS = 6
+
+
+class Source(NamedTuple):
+    """Raw values, and where the tokens' lie. Lists are NumPy's, flat and int64; inside loops, addresses.
+
+    Slots of the output are taken in order: as they are, or as ``order`` lists them, group by group.
+    """
+
+    raw: Any  # (n,) of any dtype
+    length: int  # n
+    line: int  # of these numbers, how many the cache holds side by side
+    ahead: int  # of these numbers, how many to fetch a slot, for the next sample; or 0
+    strides: tuple[int, ...]  # of samples, rows, columns and bands; of a cube's one sample 0
+    size: tuple[int, ...]  # rows and columns of the cube
+    corners: Any  # (B 2,) first row and column of each window of a cube
+    window: int  # their side, or 0 where x holds samples
+    places: Any  # (G S 4,) each token's row, column, group and first band
+    spots: Any  # (K 3,) each value's row, column and band, from there
+    values: int  # of a token, K
+    bands: int
+    normalised: bool
+    mean: Any  # (G K,) of the dtype of sums
+    scale: Any
+    some: bool  # whether not all tokens of a sample are wanted, but
+    visible: Any  # (B V,) those in the slots
+    ordered: bool
+    order: Any  # (B V,)
+    kept: int  # slots of a sample, V
+
+
+class Memory(NamedTuple):
+    """What loops write to on the way: for each thread its own."""
+
+    u: Any  # (m / 6, K', 6) normalised values of m tokens, K' >= K a multiple of 6
+    offsets: Any  # (2 K',) where a token's values lie: from its first, and in a cube that mirrors them
+    rows: Any  # (6,) where rows begin that sums are added to; uint64
+    right: Any  # (D / L, m, L) gradients by m tokens
 
 
 @compile_and_keep
-def gather_tokens(
-    raw, strides, size, corners, tokens, values, bands, mean, scale, read_on, sample, token, out
-):
-    """Write normalised values of tokens (m,), each from its sample (m,), into ``out`` (m, K).
+def embed_tokens(source, memory, first, last, panels, table, share, out, past_cache):
+    """Write tokens (m, D) of slots ``first`` ... ``last`` - 1 in order: products and rows of the table.
 
-    ``raw`` (n,) holds x, of so many bands, at ``strides`` (sample, row, column, band). In a cube of ``size``
-    (rows, columns) windows begin at ``corners`` (B, 2), which are none where x holds samples. ``tokens``
-    (G S, 4) lists each token's row, column, group and first band, ``values`` (3, K) each value's row, column
-    and band from there. Mean and scale are (G, K). A band that is not there gives 0. With ``read_on`` > 0 a
-    sample of so many numbers is read from end to end before its first token, which brings it into the cache
-    as picking here and there does not: two to five times as fast where many of its tokens are wanted.
+    ``panels`` (1 or G, D / L, K, L) is the weight for lanes of L numbers; ``table`` (1 or G or G S, D) has a
+    row for ``share`` tokens. L divides D. The memory is for 6 tokens. With ``past_cache`` rows of ``out``
+    begin at multiples of 64 bytes.
     """
-    count = np.uint64(values.shape[1])
-    in_samples = (values[0] * strides[1] + values[1] * strides[2] + values[2] * strides[3]).astype(np.uint64)
-    in_cube = np.empty_like(in_samples)
-    last, line, seen = np.int64(-1), np.uint64(64 // raw.itemsize), out.dtype.type(0)
-    for m in range(np.uint64(len(token))):
-        row, col, group, band = tokens[token[m]]
-        g, start, offset = np.uint64(group), band * strides[3], in_samples
-        if len(corners):
-            row, col, offset = row + corners[sample[m], 0], col + corners[sample[m], 1], in_cube
-            for k in range(count):
-                i, j = _mirror(row + values[0, k], size[0]), _mirror(col + values[1, k], size[1])
-                offset[k] = np.uint64(i * strides[1] + j * strides[2] + values[2, k] * strides[3])
+    right, given, tokens = address(panels), address(table), address(out)
+    dim, count, lanes = np.uint64(out.shape[1]), np.uint64(source.values), width(tokens)
+    grouped = len(panels) > 1
+    u, offsets, start = address(memory.u), address(memory.offsets), address(memory.rows)
+    where = _addresses(source)
+    _list_offsets(where, offsets)
+    at = first
+    while at < last:
+        end = min(at + ROWS, last)
+        panel = np.uint64(0)
+        if grouped:
+            end = _end_of_group(where, at, end)
+            panel = np.uint64(_group(where, at)) * count * dim
+        for row in range(ROWS):
+            here = min(at + row, end - 1)  # fewer are filled up with the last one
+            sample, token = _token(where, here)
+            _fetch_ahead(where, here)
+            _read(where, offsets, sample, token, u, np.uint64(row))
+            start[row] = np.uint64(token // share) * dim
+        to, others = beyond(tokens, np.uint64(at - first) * dim), end - at - 1
+        for column in range(np.uint64(0), dim, lanes):
+            sums = _multiply(u, beyond(right, panel), down=1, along=ROWS, count=count, blocks=1, skip=0)
+            _write(sums, beyond(given, column), start, beyond(to, column), dim, others, past_cache)
+            panel += count * lanes
+        at = end
+    finish_streams()
+
+
+@compile_and_keep
+def add_gradients(source, memory, first, last, gradient, share, by_weight, by_table):
+    """Add to the gradients by the weight (1 or G, K', D), K' >= K a multiple of 6, and by the table.
+
+    ``gradient`` (m, D) is that by the tokens of slots ``first`` ... ``last`` - 1 in order. The table has
+    (1 or G or G S or 0, D), each row for ``share`` tokens. The memory is for some multiple of 6 tokens.
+    """
+    dim, height = np.uint64(gradient.shape[1]), np.uint64(by_weight.shape[1])
+    most = np.uint64(len(memory.u) // by_weight.shape[1])
+    grouped, one, many = len(by_weight) > 1, len(by_table) == 1, len(by_table) > 1
+    by_token, weights, table = address(gradient), address(by_weight), address(by_table)
+    u, offsets, rows = address(memory.u), address(memory.offsets), address(memory.rows)
+    right, six, lanes = address(memory.right), np.uint64(ROWS), width(by_token)
+    skip = (height - np.uint64(1)) * six  # from tile to tile
+    where = _addresses(source)
+    _list_offsets(where, offsets)
+    for row in range(ROWS):
+        rows[row] = np.uint64(row) * dim
+    at = first
+    while at < last:
+        end = min(at + np.int64(most), last)
+        base = np.uint64(0)
+        if grouped:
+            end = _end_of_group(where, at, end)
+            base = np.uint64(_group(where, at)) * height * dim
+        tiles = np.uint64(end - at + ROWS - 1) // six
+        for m in range(tiles * six):
+            here = min(at + np.int64(m), end - 1)  # a last tile is filled up with gradients of 0
+            sample, token = _token(where, here)
+            _fetch_ahead(where, here)
+            _read(where, offsets, sample, token, u, m // six * six * height + m % six)
+            line, entry = np.uint64(here - first) * dim, np.uint64(token // share) * dim
+            for column in range(np.uint64(0), dim, lanes):
+                dy = load(by_token, line + column) if at + np.int64(m) < end else zeros(right)
+                store(right, column * most + m * lanes, dy)
+                if many:
+                    store(table, entry + column, add(load(table, entry + column), dy))
+        for column in range(np.uint64(0), dim, lanes):
+            panel = beyond(right, column * most)
+            if one:
+                store(table, column, add(load(table, column), _total(panel, tiles * six)))
+            for k in range(np.uint64(0), height, six):
+                left = beyond(u, k * six)
+                sums = _multiply(left, panel, down=ROWS, along=1, count=six, blocks=tiles, skip=skip)
+                to = beyond(weights, base + k * dim + column)
+                _write(sums, to, rows, to, dim, ROWS - 1, False)
+        at = end
+
+
+@compile_inline
+def _multiply(left, right, down, along, count, blocks, skip):
+    """Return lanes of six rows, each a sum over products of a number on the left and lanes on the right.
+
+    Numbers lie ``down`` apart from row to row and ``along`` from product to product, ``count`` of them in
+    each block, and the next block ``skip`` further on. Lanes follow each other.
+    """
+    a, b, c, d, e, f = zeros(left), zeros(left), zeros(left), zeros(left), zeros(left), zeros(left)
+    at, to, lanes, down = np.uint64(0), np.uint64(0), width(left), np.uint64(down)
+    for _ in range(blocks):
+        for _ in range(count):
+            w = load(right, to)
+            a = multiply_add(left[at], w, a)
+            b = multiply_add(left[at + down], w, b)
+            c = multiply_add(left[at + np.uint64(2) * down], w, c)
+            d = multiply_add(left[at + np.uint64(3) * down], w, d)
+            e = multiply_add(left[at + np.uint64(4) * down], w, e)
+            f = multiply_add(left[at + np.uint64(5) * down], w, f)
+            at += np.uint64(along)
+            to += lanes
+        at += np.uint64(skip)
+    return a, b, c, d, e, f
+
+
+@compile_inline
+def _total(numbers, count):
+    """Return the sum of so many lanes that follow each other."""
+    total = zeros(numbers)
+    for m in range(count):
+        total = add(total, load(numbers, m * width(numbers)))
+    return total
+
+
+@compile_inline
+def _write(sums, given, start, out, dim, others, past_cache):
+    """Write six rows of lanes, each added to one that is given: its ``start`` is counted from there.
+
+    Rows of the output lie ``dim`` apart. With fewer than five others after the first, the last comes again.
+    """
+    a, b = add(load(given, start[0]), sums[0]), add(load(given, start[1]), sums[1])
+    c, d = add(load(given, start[2]), sums[2]), add(load(given, start[3]), sums[3])
+    e, f = add(load(given, start[4]), sums[4]), add(load(given, start[5]), sums[5])
+    second, third = np.uint64(min(others, 1)) * dim, np.uint64(min(others, 2)) * dim
+    fourth, fifth = np.uint64(min(others, 3)) * dim, np.uint64(min(others, 4)) * dim
+    sixth = np.uint64(min(others, 5)) * dim
+    if past_cache:
+        stream(out, np.uint64(0), a)
+        stream(out, second, b)
+        stream(out, third, c)
+        stream(out, fourth, d)
+        stream(out, fifth, e)
+        stream(out, sixth, f)
+    else:
+        store(out, np.uint64(0), a)
+        store(out, second, b)
+        store(out, third, c)
+        store(out, fourth, d)
+        store(out, fifth, e)
+        store(out, sixth, f)
+
+
+@compile_inline
+def _addresses(source):
+    """Return the source with addresses in place of its lists."""
+    return Source(
+        address(source.raw),
+        source.length,
+        source.line,
+        source.ahead,
+        source.strides,
+        source.size,
+        address(source.corners),
+        source.window,
+        address(source.places),
+        address(source.spots),
+        source.values,
+        source.bands,
+        source.normalised,
+        address(source.mean),
+        address(source.scale),
+        source.some,
+        address(source.visible),
+        source.ordered,
+        address(source.order),
+        source.kept,
+    )
+
+
+@compile_inline
+def _token(where, position):
+    """Return the sample and the token of a slot, from its position in order."""
+    slot = where.order[position] if where.ordered else position
+    sample = slot // where.kept
+    token = where.visible[slot] if where.some else slot - sample * where.kept
+    return sample, token
+
+
+@compile_inline
+def _fetch_ahead(where, slot):
+    """Fetch a share of the next sample: tokens wanted here and there would wait for the memory one by one."""
+    begin = np.uint64((slot + where.kept) * where.ahead)
+    end = min(begin + np.uint64(where.ahead), np.uint64(where.length))
+    for n in range(begin, end, np.uint64(where.line)):
+        fetch(where.raw, n)
+
+
+@compile_inline
+def _group(where, position):
+    _, token = _token(where, position)
+    return where.places[4 * token + 2]
+
+
+@compile_inline
+def _end_of_group(where, position, most):
+    """Return where another group than that at ``position`` begins, but ``most`` at most."""
+    group, end = _group(where, position), position + 1
+    while end < most and _group(where, end) == group:
+        end += 1
+    return end
+
+
+@compile_inline
+def _list_offsets(where, offsets):
+    """List where a token's values lie, from its first."""
+    for k in range(where.values):
+        row, col, band = where.spots[3 * k], where.spots[3 * k + 1], where.spots[3 * k + 2]
+        offsets[k] = row * where.strides[1] + col * where.strides[2] + band * where.strides[3]
+
+
+@compile_inline
+def _read(where, offsets, sample, token, u, at):
+    """Write a token's normalised values to u[at], u[at + 6] ...; a band that is not there gives 0."""
+    row, col = where.places[4 * token], where.places[4 * token + 1]
+    group, band = where.places[4 * token + 2], where.places[4 * token + 3]
+    count, listed, first = np.uint64(where.values), np.uint64(0), band * where.strides[3]
+    if where.window > 0:
+        top, left = where.corners[2 * sample], where.corners[2 * sample + 1]
+        row, col = row + top, col + left
+        inside = min(top, left) >= 0 and top + where.window <= where.size[0]
+        if not (inside and left + where.window <= where.size[1]):
+            listed = count
+            _list_mirrored(where, row, col, offsets)
+    if listed == 0:
+        first += sample * where.strides[0] + row * where.strides[1] + col * where.strides[2]
+    begin, of_group = np.uint64(first), np.uint64(group) * count
+    short = band + where.spots[np.uint64(3) * count - np.uint64(1)] >= where.bands
+    for k in range(count):
+        if short and band + where.spots[np.uint64(3) * k + np.uint64(2)] >= where.bands:
+            u[at] = 0
+        elif where.normalised:
+            mean, scale = where.mean[of_group + k], where.scale[of_group + k]
+            u[at] = where.raw[begin + np.uint64(offsets[listed + k])]
+            u[at] = (u[at] - mean) * scale
         else:
-            begin = sample[m] * strides[0]
-            start += begin + row * strides[1] + col * strides[2]
-            if read_on and sample[m] != last:
-                last = sample[m]
-                for n in range(np.uint64(begin), np.uint64(min(begin + read_on, len(raw))), line):
-                    seen += out.dtype.type(raw[n])
-        at = np.uint64(start)
-        if band + values[2, -1] < bands:
-            for k in range(count):
-                x = out.dtype.type(raw[at + offset[k]])
-                out[m, k] = (x - mean[g, k]) * scale[g, k]
-        else:
-            for k in range(count):
-                there = band + values[2, k] < bands
-                x = out.dtype.type(raw[at + offset[k]]) if there else mean[g, k]
-                out[m, k] = (x - mean[g, k]) * scale[g, k]
-    return seen
+            u[at] = where.raw[begin + np.uint64(offsets[listed + k])]
+        at += np.uint64(ROWS)
+
+
+@compile_inline
+def _list_mirrored(where, row, col, offsets):
+    """List where values of a token at ``row`` and ``col`` lie in a cube, after those of all tokens."""
+    for k in range(where.values):
+        i = _mirror(row + where.spots[3 * k], where.size[0]) * where.strides[1]
+        j = _mirror(col + where.spots[3 * k + 1], where.size[1]) * where.strides[2]
+        offsets[where.values + k] = i + j + where.spots[3 * k + 2] * where.strides[3]
 
 
 @compile_inline

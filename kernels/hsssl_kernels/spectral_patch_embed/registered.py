@@ -7,7 +7,9 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import register
+from hsssl_kernels.parallel import one_thread
 from hsssl_kernels.spectral_patch_embed.blocked import embed_blocked, weight_grad_blocked
+from hsssl_kernels.spectral_patch_embed.compiled import embed_compiled, takes_loops, weight_grad_compiled
 from hsssl_kernels.spectral_patch_embed.grouping import check_range, inside
 from hsssl_kernels.spectral_patch_embed.table import table_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
@@ -42,10 +44,12 @@ def _embed(
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     norm = None if norm_weight is None or norm_bias is None else (norm_weight, norm_bias, eps)
     _check_centres(work)
-    if visible is not None and order is None and not (backend == "triton" and visible.is_cuda):
-        check_range(visible, work.groups, work.space)
-    if backend == "torch":
-        return embed_blocked(work, weight, table, norm, keep)
+    with one_thread() as threads:
+        if visible is not None and order is None and not (backend == "triton" and visible.is_cuda):
+            check_range(visible, work.groups, work.space)
+        if backend == "torch":
+            embed_there = embed_compiled if takes_loops(work) else embed_blocked
+            return embed_there(work, weight, table, norm, keep, threads)
     from hsssl_kernels.spectral_patch_embed.launchers import launch_embed
 
     launched: tuple[Tensor, Tensor, Tensor] = launch_embed(work, weight, table, norm, keep)
@@ -98,7 +102,9 @@ def _weight_grad(
 ) -> tuple[Tensor, Tensor]:
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     if backend == "torch":
-        return weight_grad_blocked(work, gradient, grouped, rows)
+        differentiate = weight_grad_compiled if takes_loops(work) else weight_grad_blocked
+        with one_thread() as threads:
+            return differentiate(work, gradient, grouped, rows, threads)
     from hsssl_kernels.spectral_patch_embed.launchers import launch_weight_grad
 
     by_weight, by_table = launch_weight_grad(work, gradient, grouped, rows)
