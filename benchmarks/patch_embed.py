@@ -3,7 +3,8 @@
 The others are Conv3d with stride = kernel, unfold + matmul, and torch.compile of that, each from float
 samples and from int16 ones that have to be normalised first. With tokens masked out the others compute all
 and pick. The gradient by the tokens is given, and the same for all.
-Needs torch, triton and numpy. Times of one shape are taken in turns, so that ratios hold on a busy machine.
+Needs torch, triton and numpy. Times of one input are taken in turns, with all tokens and with few, so that
+ratios hold on a busy machine.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,8 @@ LARGE = {
     "64x64 large": SHAPES["64x64"]._replace(batch=256),
 }
 LEARNED = ("weight", "bias")
+# What is timed: forward and both, each by the name of the implementation.
+Runs: TypeAlias = dict[str, dict[str, Callable[[], Any]]]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -131,8 +134,37 @@ def _tokens_and_gradients(call: Callable[[dict[str, Any]], Tensor], named: dict[
     return [tokens.detach(), *torch.autograd.grad(tokens, list(leaves.values()), by_tokens)]
 
 
-def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Return times of all implementations on one input, forward and forward + backward."""
+def measure(name: str, raw: bool, options: argparse.Namespace, device: str) -> list[dict[str, Any]]:
+    """Return times of all implementations on one input: with all tokens, and with one in four."""
+    rows: list[dict[str, Any]] = []
+    all_runs: list[Runs] = []
+    for masked in (False, True):
+        runs, off = _runs(name, raw, masked, options, device)
+        rows.append({"shape": name, "input": "int16" if raw else "float", "masked": masked, "error": off})
+        all_runs.append(runs)
+    for passed in ("forward", "both"):
+        rounds = [
+            [
+                {
+                    p: times(lambda run=run: run, device, options.seconds, 2)["median_ms"]
+                    for p, run in each.items()
+                }
+                for each in (runs[passed] for runs in all_runs)
+            ]
+            for _ in range(options.rounds)
+        ]
+        for i, row in enumerate(rows):
+            row[passed] = {p: median(taken[i][p] for taken in rounds) for p in rounds[0][i]}
+        gains = [whole["hsssl_kernels"] / few["hsssl_kernels"] for whole, few in rounds]
+        rows[1].setdefault("times as fast as all", {})[passed] = median(gains)
+    for row, runs in zip(rows, all_runs, strict=True):
+        release_idle()  # or memory that is kept would not be counted
+        row["extra_peak_mib"] = {peer: extra_peak_mib(run, device) for peer, run in runs["both"].items()}
+    return rows
+
+
+def _runs(name: str, raw: bool, masked: bool, options: argparse.Namespace, device: str) -> tuple[Runs, float]:
+    """Return what is timed, forward and forward + backward of each implementation, and our error."""
     shape, dtype = (SHAPES | LARGE)[name], DTYPES[options.dtype]
     named = inputs(shape, raw, masked, dtype, device)
     off = check(named, shape)
@@ -142,29 +174,16 @@ def measure(name: str, raw: bool, masked: bool, options: argparse.Namespace, dev
     calls: dict[str, Callable[..., Tensor]] = {"hsssl_kernels": ours}
     calls |= {"conv3d": conv3d, "unfold + matmul": unfold_matmul}
     if options.compile:
-        torch.compiler.reset()  # beyond a few shapes it would silently stop compiling
+        if not masked:
+            torch.compiler.reset()  # beyond a few shapes it would silently stop compiling
         calls["torch.compile of it"] = torch.compile(unfold_matmul, dynamic=False)
     with torch.no_grad():
         gradient = torch.ones_like(ours(named, shape))
-    runs: dict[str, dict[str, Callable[[], Any]]] = {"forward": {}, "both": {}}
+    runs: Runs = {"forward": {}, "both": {}}
     for peer, call in calls.items():
         runs["forward"][peer] = torch.no_grad()(partial(call, named, shape))
         runs["both"][peer] = partial(_forward_backward, call, named, shape, gradient)
-    row: dict[str, Any] = {
-        "shape": name,
-        "input": "int16" if raw else "float",
-        "masked": masked,
-        "error": off,
-    }
-    for passed, each in runs.items():
-        taken: dict[str, list[float]] = {peer: [] for peer in each}
-        for _ in range(options.rounds):
-            for peer, run in each.items():
-                taken[peer].append(times(lambda run=run: run, device, options.seconds, 2)["median_ms"])
-        row[passed] = {peer: median(ms) for peer, ms in taken.items()}
-    release_idle()  # or memory that is kept would not be counted
-    row["extra_peak_mib"] = {peer: extra_peak_mib(run, device) for peer, run in runs["both"].items()}
-    return row
+    return runs, off
 
 
 def _forward_backward(
@@ -192,16 +211,17 @@ def main(arguments: list[str] | None = None) -> int:
         f"{'forward':>9}{'both':>9}{'ours / it':>16}"
     )
     for name in options.shape or (LARGE if device == "cuda" else SHAPES):
-        for raw, masked in ((False, False), (False, True), (True, False), (True, True)):
+        for raw in (False, True):
             try:
                 with limit_memory(device):
-                    row = measure(name, raw, masked, options, device)
+                    rows = measure(name, raw, options, device)
             except ValueError as failure:
                 print(failure, file=sys.stderr)
                 return 1
-            result["rows"].append(row)
-            print_row(row)
-            if options.out:  # after every row: a failure later keeps what was measured
+            result["rows"] += rows
+            for row in rows:
+                print_row(row)
+            if options.out:  # after every input: a failure later keeps what was measured
                 Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
     print_masking(result["rows"])
     return 0
@@ -218,11 +238,10 @@ def print_row(row: dict[str, Any]) -> None:
 
 def print_masking(rows: list[dict[str, Any]]) -> None:
     """Print how many times faster we are with three tokens in four masked out."""
-    for whole, masked in zip(rows[::2], rows[1::2], strict=True):
-        gains = [whole[p]["hsssl_kernels"] / masked[p]["hsssl_kernels"] for p in ("forward", "both")]
-        print(
-            f"{whole['shape']} {whole['input']}: 75 % masked is {gains[0]:.2f} / {gains[1]:.2f} times as fast"
-        )
+    for row in rows:
+        if row["masked"]:
+            forward, both = row["times as fast as all"].values()
+            print(f"{row['shape']} {row['input']}: 75 % masked is {forward:.2f} / {both:.2f} times as fast")
 
 
 if __name__ == "__main__":
