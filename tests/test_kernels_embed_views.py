@@ -13,9 +13,10 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from hsssl_kernels import ViewSpec, embed_views, spectral_patch_embed, spectral_views
-from hsssl_kernels.embed_views import blocks
+from hsssl_kernels.embed_views import blocks, compiled, source
 from hsssl_kernels.embed_views.op import _embed_op, _grad_op
 from hsssl_kernels.embed_views.reference import embed_views_reference
+from hsssl_kernels.spectral_views import paths
 from losses import COMPILES
 
 CASES = ("plain", "per_group", "visible", "visible per_group", "norm", "frozen_weight")
@@ -78,17 +79,28 @@ def assert_same(ours: list[Tensor], right: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
 
 
+@pytest.fixture(params=[True, False], ids=["loops", "torch"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether compiled loops make views and tokens, or plain torch."""
+    for module in (compiled, paths):
+        monkeypatch.setattr(module, "compiles_loops", lambda: request.param)
+    return bool(request.param)
+
+
 @CASE
 @pytest.mark.parametrize("values", [1, 2**21])
+@pytest.mark.usefixtures("loops")
 def test_it_is_views_and_then_tokens(said: str, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "_VALUES", values)  # 1: a sample is a block
+    monkeypatch.setattr(compiled, "_VALUES", values)
     named = draw(said)
     assert_same(gradients(embed_views(**named), named), gradients(composed(named), named))
 
 
 @CASE
+@pytest.mark.usefixtures("loops")
 def test_threads_change_nothing(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "_PART", 1)
+    monkeypatch.setattr(source, "_PART", 1)
     named, before = draw(said), torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -138,20 +150,24 @@ def test_a_sample_has_its_tokens_wherever_it_stands() -> None:
     torch.testing.assert_close(embed_views(**part)[1], whole[order])
 
 
-def test_no_batch_of_views_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_batch_of_views_is_held(loops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    views_by = blocks.views_by
 
-    def counting(backend: str, cube: Tensor) -> Any:
-        def counted(*given: Any, **named: Any) -> tuple[Tensor, Tensor]:
-            views = views_by(backend, cube)(*given, **named)
-            sizes.append(sum(v.numel() for v in views))
+    def counting(make: Any) -> Any:
+        def counted(*given: Any, **named: Any) -> Any:
+            views = make(*given, **named)
+            sizes.append(sum(v.numel() for v in views or given[1:]))  # loops write to what they are given
             return views
 
         return counted
 
-    monkeypatch.setattr(blocks, "views_by", counting)
-    monkeypatch.setattr(blocks, "_VALUES", 2 * 2 * BANDS * SIDE**2)
+    def wrapping(choose: Any) -> Any:
+        return lambda *given: counting(choose(*given))
+
+    monkeypatch.setattr(compiled, "view_maker", wrapping(compiled.view_maker))
+    monkeypatch.setattr(blocks, "views_by", wrapping(blocks.views_by))
+    for module in (compiled, blocks):
+        monkeypatch.setattr(module, "_VALUES", 2 * 2 * BANDS * SIDE**2)
     named = draw("plain")
     tokens = embed_views(**named)
     kept = tokens[0].grad_fn.saved_tensors

@@ -5,53 +5,25 @@ Forward and backward make the same views: what is drawn depends on seed, step an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
+from hsssl_kernels.embed_views.source import Source, run_parts
 from hsssl_kernels.pages import empty_again
-from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
 from hsssl_kernels.spectral_views.paths import views_by
 from hsssl_kernels.spectral_views.spec import ViewSpec
 
-__all__ = ["Source", "embed_in_blocks", "grad_in_blocks"]
+__all__ = ["embed_in_blocks", "grad_in_blocks"]
 
 # Values of both views of a block: 8 MB in float32 on a CPU, where smaller blocks draw too often; elsewhere
 # 32 MB in bfloat16, which the second-level cache of a large GPU holds.
 _VALUES, _LARGE = 2**21, 2**24
-# Values that are worth a thread's start.
-_PART = 2**20
-
-
-class Source(NamedTuple):
-    """What is drawn from, and how tokens are cut."""
-
-    cube: Tensor  # (rows, cols, C)
-    centres: Tensor  # (B, 2) int64
-    mean: Tensor  # (C,) float32, as the scale
-    scale: Tensor
-    ids: Tensor | None  # (B,) int64
-    valid: Tensor | None  # (rows, cols) bool
-    visible: Tensor | None  # (2, B, V) int64
-    patch_size: int
-    strengths: list[float]
-    seed: int
-    step: int
-    patch: int
-    group: int
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a view that are computed."""
-        if self.visible is not None:
-            return self.visible.shape[2]
-        return -(-self.cube.shape[2] // self.group) * (self.patch_size // self.patch) ** 2
 
 
 def embed_in_blocks(
@@ -66,7 +38,7 @@ def embed_in_blocks(
         for view, block, work in _blocks(source, samples, weight.dtype, len(weight) > 1, backend):
             tokens[view][block] = embed(*work, weight, table, None, None, 0.0, False, backend)[0]
 
-    _run(source, part, backend)
+    run_parts(source, part, alone=backend == "triton")
     return tokens[0], tokens[1]
 
 
@@ -76,7 +48,7 @@ def grad_in_blocks(
     """Return gradients by the weight (1 or G, D, K) and by the table (rows, D), from two of (B, V, D)."""
     gradient = pair[0]
     dim, wide = gradient.shape[2], compute_dtype(gradient)
-    groups = -(-source.cube.shape[2] // source.group) if grouped else 1
+    groups = source.groups if grouped else 1
     by_weight = gradient.new_zeros(groups, dim, source.patch**2 * source.group, dtype=wide)
     by_table = gradient.new_zeros(rows, dim, dtype=wide)
     found: dict[int, tuple[Tensor, Tensor]] = {}
@@ -90,19 +62,11 @@ def grad_in_blocks(
                 total += one
         found[samples.start] = sums
 
-    _run(source, part, backend)
+    run_parts(source, part, alone=backend == "triton")
     for first in sorted(found):  # in order: the same bits every time
         by_weight += found[first][0]
         by_table += found[first][1]
     return by_weight, by_table
-
-
-def _run(source: Source, part: Callable[[slice], None], backend: str) -> None:
-    batch, bands, pixels = len(source.centres), source.cube.shape[2], source.patch_size**2
-    threads = torch.get_num_threads() if source.cube.device.type == "cpu" and backend == "torch" else 1
-    parts = 2 * threads if threads > 1 and 2 * batch * bands * pixels >= threads * _PART else 1
-    size = max(1, -(-batch // parts))
-    run_apart(part, [slice(i, min(i + size, batch)) for i in range(0, batch, size)], threads)
 
 
 def _blocks(
@@ -114,7 +78,6 @@ def _blocks(
     ids = torch.arange(len(source.centres), device=cube.device) if ids is None else ids
     most = _VALUES if cube.device.type == "cpu" else _LARGE
     size = max(1, most // (2 * cube.shape[2] * source.patch_size**2))
-    space = (source.patch_size // source.patch) ** 2
     for first in range(samples.start, samples.stop, size):
         block = slice(first, min(first + size, samples.stop))
         pair = make(
@@ -136,6 +99,6 @@ def _blocks(
             if source.visible is not None:
                 visible = source.visible[i, block]
                 if grouped:
-                    order, starts = group_visible(visible, -(-cube.shape[2] // source.group), space)
+                    order, starts = group_visible(visible, source.groups, source.space)
             x = x.permute(0, 2, 3, 1)
             yield i, block, Work(x, None, None, None, visible, order, starts, source.patch, source.group, 0)

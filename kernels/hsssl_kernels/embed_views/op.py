@@ -10,7 +10,9 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import Backend, choose_backend, register, send
-from hsssl_kernels.embed_views.blocks import Source, embed_in_blocks, grad_in_blocks
+from hsssl_kernels.embed_views.blocks import embed_in_blocks, grad_in_blocks
+from hsssl_kernels.embed_views.compiled import embed_views_compiled, grad_compiled, takes_loops
+from hsssl_kernels.embed_views.source import Source
 from hsssl_kernels.first_order import first_order
 from hsssl_kernels.spectral_patch_embed.inputs import (
     check_geometry,
@@ -171,7 +173,10 @@ def _source(*parts: Any) -> Source:
 
 
 def _embed(*inputs: Any) -> tuple[Tensor, Tensor]:
-    return embed_in_blocks(_source(*inputs[:13]), *inputs[13:])
+    source, (weight, table, backend) = _source(*inputs[:13]), inputs[13:]
+    if backend == "torch" and takes_loops(source):
+        return embed_views_compiled(source, weight, table)
+    return embed_in_blocks(source, weight, table, backend)
 
 
 def _embed_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
@@ -181,7 +186,10 @@ def _embed_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _grad(*inputs: Any) -> tuple[Tensor, Tensor]:
-    return grad_in_blocks(_source(*inputs[:13]), inputs[13:15], *inputs[15:])
+    source, (a, b, grouped, rows, backend) = _source(*inputs[:13]), inputs[13:]
+    if backend == "torch" and takes_loops(source):
+        return grad_compiled(source, (a, b), grouped, rows)
+    return grad_in_blocks(source, (a, b), grouped, rows, backend)
 
 
 def _grad_fake(*inputs: Any) -> tuple[Tensor, Tensor]:

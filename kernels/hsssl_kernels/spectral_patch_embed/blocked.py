@@ -53,7 +53,7 @@ def embed_blocked(
     table = torch.zeros(1, dim, dtype=wide, device=work.x.device) if table is None else table.to(wide)
     if len(table) > 1 or grouped:
         table = table.repeat_interleave(work.groups * work.space // len(table), 0)  # (G S, D)
-    output = Output(work, weight, norm, keep)
+    output = Output.of(work, weight, norm, keep)
     in_place = weight.dtype == wide and norm is None
 
     @torch.no_grad()  # the mode is a thread's own
@@ -71,7 +71,7 @@ def embed_blocked(
             output.write(place, rows)
 
     run_apart(part, _parts(work, grouped, dim, threads), threads)
-    return output.result()
+    return output.result(work.kept)
 
 
 def weight_grad_blocked(

@@ -60,6 +60,7 @@ class Source(NamedTuple):
     ordered: bool
     order: Any  # (B V,)
     kept: int  # slots of a sample, V
+    tokens: int  # of a sample, G S
 
 
 class Memory(NamedTuple):
@@ -241,6 +242,7 @@ def _addresses(source):
         source.ordered,
         address(source.order),
         source.kept,
+        source.tokens,
     )
 
 

@@ -13,17 +13,22 @@ __all__ = ["Output"]
 
 
 class Output:
-    """Tokens (B V, D), and where ``keep``, before ``norm`` (B V, D) with its (2, B V) statistics."""
+    """Tokens (m, D), and where ``keep``, before ``norm`` (m, D) with its statistics (2, m)."""
 
     def __init__(
-        self, work: Work, weight: Tensor, norm: tuple[Tensor, Tensor, float] | None, keep: bool
+        self, tokens: Tensor, norm: tuple[Tensor, Tensor, float] | None = None, keep: bool = False
     ) -> None:
-        wide, dim = compute_dtype(weight), weight.shape[1]
-        self.tokens = empty_again((work.batch * work.kept, dim), weight.dtype, weight.device)
-        self.before = torch.empty_like(self.tokens) if keep else self.tokens.new_empty(0, dim)
-        self.stats = self.tokens.new_empty(2, len(self.before), dtype=wide)
+        wide = compute_dtype(tokens)
+        self.tokens = tokens
+        self.before = torch.empty_like(tokens) if keep else tokens.new_empty(0, tokens.shape[1])
+        self.stats = tokens.new_empty(2, len(self.before), dtype=wide)
         self.norm = None if norm is None else (norm[0].to(wide), norm[1].to(wide), norm[2])
-        self.kept = work.kept
+
+    @classmethod
+    def of(cls, work: Work, weight: Tensor, norm: tuple[Tensor, Tensor, float] | None, keep: bool) -> Output:
+        """Return memory for the tokens (B V, D) that a weight (1 or G, D, K) gives."""
+        shape = work.batch * work.kept, weight.shape[1]
+        return cls(empty_again(shape, weight.dtype, weight.device), norm, keep)
 
     def write(self, place: slice | Tensor, rows: Tensor) -> None:
         """Write the sums (m, D) of some slots."""
@@ -35,6 +40,6 @@ class Output:
                 self.stats[0, place], self.stats[1, place] = mean.squeeze(1), inverse.squeeze(1)
         self.tokens[place] = rows.to(self.tokens.dtype)
 
-    def result(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return tokens (B, V, D), those before LayerNorm and its statistics."""
-        return self.tokens.view(-1, self.kept, self.tokens.shape[1]), self.before, self.stats
+    def result(self, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens (B, V, D), where V are ``kept``, those before LayerNorm and its statistics."""
+        return self.tokens.view(-1, kept, self.tokens.shape[1]), self.before, self.stats

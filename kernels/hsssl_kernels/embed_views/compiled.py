@@ -1,0 +1,116 @@
+"""Both passes by compiled loops: a few samples' views are made in the cache and turned into tokens there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from hsssl_kernels.checks import compute_dtype
+from hsssl_kernels.dispatch import compiles_loops
+from hsssl_kernels.embed_views.source import Source, run_parts
+from hsssl_kernels.pages import empty_again
+from hsssl_kernels.random import stream_key
+from hsssl_kernels.spectral_patch_embed.compiled import (
+    Sums,
+    add_slots,
+    embed_slots,
+    goes_past_cache,
+    lay_out,
+    no_sums,
+    total,
+)
+from hsssl_kernels.spectral_patch_embed.grouping import check_range, group_visible
+from hsssl_kernels.spectral_patch_embed.output import Output
+from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of
+from hsssl_kernels.spectral_patch_embed.work import Work
+from hsssl_kernels.spectral_views.compiled import view_maker
+from hsssl_kernels.spectral_views.spec import ViewSpec
+from hsssl_kernels.spectral_views.strengths import strengths_of
+
+__all__ = ["embed_views_compiled", "grad_compiled", "takes_loops"]
+
+# Values of both views of some samples, which stay in the cache: 2 MB in float32.
+_VALUES = 2**19
+
+
+def takes_loops(source: Source) -> bool:
+    """Return whether compiled loops serve: on the CPU, for values that Numba knows."""
+    cube = source.cube
+    return cube.device.type == "cpu" and cube.dtype != torch.float16 and compiles_loops()
+
+
+def embed_views_compiled(source: Source, weight: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return tokens (B, V, D) of view a and of view b."""
+    dim, grouped = weight.shape[1], len(weight) > 1
+    if source.visible is not None:
+        check_range(source.visible, source.groups, source.space)
+    shape = (len(source.centres) * source.tokens, dim)
+    tokens = [empty_again(shape, weight.dtype, weight.device) for _ in range(2)]
+    projection = lay_out(_work(source, _memory(source, 1)[0]), weight, table)
+    past_cache = goes_past_cache(tokens[0])
+
+    @torch.no_grad()  # the mode is a thread's own
+    def part(samples: slice) -> None:
+        for view, slots, work in _blocks(source, samples, grouped):
+            order, output = order_by_group(work, grouped), Output(tokens[view][slots])
+            read = source_of(work, compute_dtype(weight), order)
+            embed_slots(read, projection, slice(0, len(output.tokens)), order, output, past_cache)
+
+    run_parts(source, part)
+    a, b = (x.view(-1, source.tokens, dim) for x in tokens)
+    return a, b
+
+
+def grad_compiled(
+    source: Source, pair: tuple[Tensor, Tensor], grouped: bool, rows: int
+) -> tuple[Tensor, Tensor]:
+    """Return gradients by the weight (1 or G, D, K) and by the table (rows, D), from two of (B, V, D)."""
+    dim, template = pair[0].shape[2], _work(source, _memory(source, 1)[0])
+    by_tokens = [gradient.reshape(-1, dim) for gradient in pair]
+    found: dict[int, Sums] = {}
+
+    @torch.no_grad()  # the mode is a thread's own
+    def part(samples: slice) -> None:
+        found[samples.start] = no_sums(template, by_tokens[0], grouped, rows)
+        for view, slots, work in _blocks(source, samples, grouped):
+            order, gradient = order_by_group(work, grouped), by_tokens[view][slots]
+            read = source_of(work, compute_dtype(gradient), order)
+            add_slots(read, found[samples.start], slice(0, len(gradient)), order, gradient)
+
+    run_parts(source, part)
+    return total(template, [found[first] for first in sorted(found)], dim)
+
+
+def _blocks(source: Source, samples: slice, grouped: bool) -> Iterator[tuple[int, slice, Work]]:
+    """Yield which view, its slots of the output, and what its tokens are cut from, until the next."""
+    cube, side = source.cube, source.patch_size
+    strengths = strengths_of(ViewSpec.of(source.strengths), cube.shape[2], side)
+    key = stream_key(source.seed, source.step)
+    make = view_maker(
+        cube, source.centres, source.mean, source.scale, strengths, key, source.ids, source.valid
+    )
+    size = max(1, _VALUES // (2 * cube.shape[2] * side**2))
+    pair = _memory(source, min(size, samples.stop - samples.start))
+    for first in range(samples.start, samples.stop, size):
+        block = slice(first, min(first + size, samples.stop))
+        views = pair[:, : block.stop - first]
+        make(block, views[0], views[1])
+        for i, x in enumerate(views):
+            visible = order = starts = None
+            if source.visible is not None:
+                visible = source.visible[i, block]
+                if grouped:
+                    order, starts = group_visible(visible, source.groups, source.space)
+            slots = slice(first * source.tokens, block.stop * source.tokens)
+            yield i, slots, _work(source, x)._replace(visible=visible, order=order, starts=starts)
+
+
+def _memory(source: Source, samples: int) -> Tensor:
+    return torch.empty(2, samples, source.cube.shape[2], source.patch_size, source.patch_size)
+
+
+def _work(source: Source, x: Tensor) -> Work:
+    """Return what is to be done with views (n, C, P, P)."""
+    return Work(x.permute(0, 2, 3, 1), None, None, None, None, None, None, source.patch, source.group, 0)
