@@ -219,6 +219,7 @@ def time_all(options: argparse.Namespace) -> int:
         "gpu_views": ["views.py", "--compile", "--rounds", "3", "--no-loader"],
         "gpu_views_bf16": ["views.py", "--compile", "--rounds", "3", "--no-loader", "--dtype", "bf16"],
         "gpu_patch_embed": ["patch_embed.py", "--compile", "--rounds", "3"],
+        "gpu_embed_views": ["embed_views.py", "--rounds", "3"],
         "gpu_step": ["step.py", "--rounds", "2", "--seconds", "2"],
     }
     for n in SIZES:

@@ -158,8 +158,10 @@ def measure(name: str, raw: bool, options: argparse.Namespace, device: str) -> l
         gains = [whole["hsssl_kernels"] / few["hsssl_kernels"] for whole, few in rounds]
         rows[1].setdefault("times as fast as all", {})[passed] = median(gains)
     for row, runs in zip(rows, all_runs, strict=True):
-        release_idle()  # or memory that is kept would not be counted
-        row["extra_peak_mib"] = {peer: extra_peak_mib(run, device) for peer, run in runs["both"].items()}
+        row["extra_peak_mib"] = {}
+        for peer, run in runs["both"].items():
+            release_idle()  # or memory that is kept would not be counted
+            row["extra_peak_mib"][peer] = extra_peak_mib(run, device)
     return rows
 
 

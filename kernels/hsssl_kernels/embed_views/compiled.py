@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,16 +19,21 @@ from hsssl_kernels.spectral_patch_embed.compiled import (
     embed_slots,
     goes_past_cache,
     lay_out,
+    memory_for_sums,
+    memory_for_tokens,
     no_sums,
     total,
 )
-from hsssl_kernels.spectral_patch_embed.grouping import check_range, group_visible
+from hsssl_kernels.spectral_patch_embed.grouping import check_range
 from hsssl_kernels.spectral_patch_embed.output import Output
-from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of
+from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of, with_slots
 from hsssl_kernels.spectral_patch_embed.work import Work
 from hsssl_kernels.spectral_views.compiled import view_maker
 from hsssl_kernels.spectral_views.spec import ViewSpec
 from hsssl_kernels.spectral_views.strengths import strengths_of
+
+if TYPE_CHECKING:
+    from hsssl_kernels.spectral_patch_embed.loops import Source as Read
 
 __all__ = ["embed_views_compiled", "grad_compiled", "takes_loops"]
 
@@ -53,10 +59,10 @@ def embed_views_compiled(source: Source, weight: Tensor, table: Tensor | None) -
 
     @torch.no_grad()  # the mode is a thread's own
     def part(samples: slice) -> None:
-        for view, slots, work in _blocks(source, samples, grouped):
-            order, output = order_by_group(work, grouped), Output(tokens[view][slots])
-            read = source_of(work, compute_dtype(weight), order)
-            embed_slots(read, projection, slice(0, len(output.tokens)), order, output, past_cache)
+        memory = memory_for_tokens(projection)
+        for view, slots, read, order in _blocks(source, samples, grouped, compute_dtype(weight)):
+            output = Output(tokens[view][slots])
+            embed_slots(read, projection, slice(0, len(output.tokens)), order, output, past_cache, memory)
 
     run_parts(source, part)
     a, b = (x.view(-1, source.tokens, dim) for x in tokens)
@@ -74,43 +80,49 @@ def grad_compiled(
     @torch.no_grad()  # the mode is a thread's own
     def part(samples: slice) -> None:
         found[samples.start] = no_sums(template, by_tokens[0], grouped, rows)
-        for view, slots, work in _blocks(source, samples, grouped):
-            order, gradient = order_by_group(work, grouped), by_tokens[view][slots]
-            read = source_of(work, compute_dtype(gradient), order)
-            add_slots(read, found[samples.start], slice(0, len(gradient)), order, gradient)
+        memory = memory_for_sums(found[samples.start])
+        for view, slots, read, order in _blocks(source, samples, grouped, compute_dtype(pair[0])):
+            gradient = by_tokens[view][slots]
+            add_slots(read, found[samples.start], slice(0, len(gradient)), order, gradient, memory)
 
     run_parts(source, part)
     return total(template, [found[first] for first in sorted(found)], dim)
 
 
-def _blocks(source: Source, samples: slice, grouped: bool) -> Iterator[tuple[int, slice, Work]]:
-    """Yield which view, its slots of the output, and what its tokens are cut from, until the next."""
-    cube, side = source.cube, source.patch_size
-    strengths = strengths_of(ViewSpec.of(source.strengths), cube.shape[2], side)
+def _blocks(
+    source: Source, samples: slice, grouped: bool, wide: torch.dtype
+) -> Iterator[tuple[int, slice, Read, Tensor | None]]:
+    """Yield which view, its slots of the output, and what its tokens are read from, and in which order.
+
+    The next views overwrite them.
+    """
+    bands, side = source.cube.shape[2], source.patch_size
+    strengths = strengths_of(ViewSpec.of(source.strengths), bands, side)
     key = stream_key(source.seed, source.step)
     make = view_maker(
-        cube, source.centres, source.mean, source.scale, strengths, key, source.ids, source.valid
+        source.cube, source.centres, source.mean, source.scale, strengths, key, source.ids, source.valid
     )
-    size = max(1, _VALUES // (2 * cube.shape[2] * side**2))
-    pair = _memory(source, min(size, samples.stop - samples.start))
+    size = max(1, min(_VALUES // (2 * bands * side**2), samples.stop - samples.start))
+    pair = _memory(source, size)
+    reads: list[Read] = []
     for first in range(samples.start, samples.stop, size):
         block = slice(first, min(first + size, samples.stop))
-        views = pair[:, : block.stop - first]
-        make(block, views[0], views[1])
-        for i, x in enumerate(views):
-            visible = order = starts = None
-            if source.visible is not None:
-                visible = source.visible[i, block]
-                if grouped:
-                    order, starts = group_visible(visible, source.groups, source.space)
-            slots = slice(first * source.tokens, block.stop * source.tokens)
-            yield i, slots, _work(source, x)._replace(visible=visible, order=order, starts=starts)
+        count = block.stop - first
+        make(block, pair[0, :count], pair[1, :count])
+        slots = slice(first * source.tokens, block.stop * source.tokens)
+        for i, x in enumerate(pair):
+            work = _work(source, x[:count], None if source.visible is None else source.visible[i, block])
+            order = order_by_group(work, grouped)
+            if len(reads) < 2:
+                reads.append(source_of(work, wide, order))
+            yield i, slots, with_slots(reads[i], work.visible, order), order
 
 
 def _memory(source: Source, samples: int) -> Tensor:
     return torch.empty(2, samples, source.cube.shape[2], source.patch_size, source.patch_size)
 
 
-def _work(source: Source, x: Tensor) -> Work:
+def _work(source: Source, x: Tensor, visible: Tensor | None = None) -> Work:
     """Return what is to be done with views (n, C, P, P)."""
-    return Work(x.permute(0, 2, 3, 1), None, None, None, None, None, None, source.patch, source.group, 0)
+    x = x.permute(0, 2, 3, 1)
+    return Work(x, None, None, None, visible, None, None, source.patch, source.group, 0)

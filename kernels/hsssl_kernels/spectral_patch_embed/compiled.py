@@ -27,6 +27,8 @@ __all__ = [
     "embed_slots",
     "goes_past_cache",
     "lay_out",
+    "memory_for_sums",
+    "memory_for_tokens",
     "no_sums",
     "takes_loops",
     "total",
@@ -86,7 +88,7 @@ def embed_compiled(
 
     @torch.no_grad()  # the mode is a thread's own
     def part(slots: slice) -> None:
-        embed_slots(source, projection, slots, order, output, past_cache)
+        embed_slots(source, projection, slots, order, output, past_cache, memory_for_tokens(projection))
 
     run_apart(part, _parts(work, weight.shape[1], threads), threads)
     return output.result(work.kept)
@@ -102,8 +104,9 @@ def weight_grad_compiled(
 
     @torch.no_grad()  # the mode is a thread's own
     def part(slots: slice) -> None:
-        found[slots.start] = no_sums(work, gradient, grouped, rows)
-        add_slots(source, found[slots.start], slots, order, gradient)
+        sums = no_sums(work, gradient, grouped, rows)
+        add_slots(source, sums, slots, order, gradient, memory_for_sums(sums))
+        found[slots.start] = sums
 
     least = 2 * (work.groups if grouped else 1) * work.values * dim  # each part has sums of its own
     run_apart(part, _parts(work, dim, threads, least), threads)
@@ -128,12 +131,13 @@ def embed_slots(
     order: Tensor | None,
     output: Output,
     past_cache: bool,
+    memory: Memory,
 ) -> None:
     """Write the tokens of slots, or of those that an order has there."""
-    from hsssl_kernels.spectral_patch_embed.loops import ROWS, embed_tokens
+    from hsssl_kernels.spectral_patch_embed.loops import embed_tokens
 
     tokens, table = output.tokens, torch.from_numpy(projection.table)
-    memory, dim = _memory(source.values, ROWS, 0, table.dtype), tokens.shape[1]
+    dim = tokens.shape[1]
     if output.norm is None and order is None and tokens.dtype == table.dtype and table.shape[1] == dim:
         whole = tokens[slots].numpy()
         embed_tokens(source, memory, slots.start, slots.stop, *projection, whole, past_cache)
@@ -157,12 +161,14 @@ def no_sums(work: Work, gradient: Tensor, grouped: bool, rows: int) -> Sums:
     return Sums(by_weight, by_weight.new_zeros(rows, across))
 
 
-def add_slots(source: Source, sums: Sums, slots: slice, order: Tensor | None, gradient: Tensor) -> None:
+def add_slots(
+    source: Source, sums: Sums, slots: slice, order: Tensor | None, gradient: Tensor, memory: Memory
+) -> None:
     """Add what gradients (B V, D) by tokens give for slots, or for those that an order has there."""
     from hsssl_kernels.spectral_patch_embed.loops import add_gradients
 
-    (_, high, across), wide = sums.by_weight.shape, sums.by_weight.dtype
-    memory, share = _memory(high, _TOKENS, across, wide), source.tokens // max(1, len(sums.by_table))
+    across, wide = sums.by_weight.shape[2], sums.by_weight.dtype
+    share = source.tokens // max(1, len(sums.by_table))
     in_place = gradient.dtype == wide and order is None and gradient.shape[1] == across
     step = max(1, slots.stop - slots.start if in_place else _ROWS // across)
     for first in range(slots.start, slots.stop, step):
@@ -188,6 +194,19 @@ def _filled(x: Tensor, lanes: int) -> Tensor:
     """Fill rows up with zeros to whole lanes."""
     missing = -x.shape[-1] % lanes
     return F.pad(x, (0, missing)) if missing else x.detach()
+
+
+def memory_for_tokens(projection: Projection) -> Memory:
+    """Return what `embed_slots` writes to on the way, for one thread."""
+    from hsssl_kernels.spectral_patch_embed.loops import ROWS
+
+    return _memory(projection.panels.shape[2], ROWS, 0, torch.from_numpy(projection.table).dtype)
+
+
+def memory_for_sums(sums: Sums) -> Memory:
+    """Return what `add_slots` writes to on the way, for one thread."""
+    _, high, across = sums.by_weight.shape
+    return _memory(high, _TOKENS, across, sums.by_weight.dtype)
 
 
 def _memory(height: int, tokens: int, dim: int, wide: torch.dtype) -> Memory:

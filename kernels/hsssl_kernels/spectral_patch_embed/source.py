@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from hsssl_kernels.spectral_patch_embed.gather import bands_first, by_value
+from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 if TYPE_CHECKING:
     from hsssl_kernels.spectral_patch_embed.loops import Source
 
-__all__ = ["order_by_group", "source_of"]
+__all__ = ["order_by_group", "source_of", "with_slots"]
 
 # Tokens of a group in a row where each group has a weight.
 _IN_A_ROW = 256
@@ -22,8 +23,10 @@ _IN_A_ROW = 256
 
 def order_by_group(work: Work, grouped: bool) -> Tensor | None:
     """Return slots in an order in which tokens of a group follow each other, where each has a weight."""
-    if not grouped or work.visible is not None:
-        return work.order if grouped else None
+    if not grouped:
+        return None
+    if work.visible is not None:
+        return group_visible(work.visible, work.groups, work.space)[0] if work.order is None else work.order
     slots = torch.arange(work.batch * work.kept).view(-1, work.groups, work.space)
     some = torch.split(slots, -(-_IN_A_ROW // work.space))  # samples whose values stay in the cache
     return torch.cat([x.transpose(0, 1).reshape(-1) for x in some])
@@ -64,6 +67,13 @@ def source_of(work: Work, wide: torch.dtype, order: Tensor | None) -> Source:
         kept=work.kept,
         tokens=work.groups * work.space,
     )
+
+
+def with_slots(source: Source, visible: Tensor | None, order: Tensor | None) -> Source:
+    """Return the source of other samples in the same memory, of which as many tokens are wanted."""
+    if visible is None and order is None:
+        return source
+    return source._replace(visible=_list(visible), order=_list(order))
 
 
 def _by_value(work: Work, by_band: Tensor | None, otherwise: float, wide: torch.dtype) -> Any:
