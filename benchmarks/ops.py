@@ -326,4 +326,4 @@ OPS: dict[str, Op] = {
 }
 
 # Ops whose inputs are no (n, D) matrices: the module beside this one that has shapes, peers and a `main`.
-OTHERS = {"spectral_views": "views", "spectral_patch_embed": "patch_embed"}
+OTHERS = {"spectral_views": "views", "spectral_patch_embed": "patch_embed", "embed_views": "embed_views"}

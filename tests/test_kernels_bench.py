@@ -205,3 +205,48 @@ def test_a_step_is_measured_from_a_bare_checkout(tmp_path: Path) -> None:
         assert 0 < m["outside_ms"] < m["step_ms"]
         assert m["outside_share"] == pytest.approx(m["outside_ms"] / m["step_ms"])
         assert m["patches_per_second"] == pytest.approx(1e3 * 1024 / m["step_ms"])
+
+
+def test_tokens_are_measured_with_all_and_with_few(bench, tmp_path: Path, monkeypatch, capsys) -> None:
+    import patch_embed
+
+    monkeypatch.setitem(patch_embed.SHAPES, "9x9", patch_embed.Shape(3, 20, 6, 3, 10, 16))
+    arguments = ["--shape", "9x9", "--device", "cpu", "--seconds", "0.001", "--rounds", "2"]
+    assert patch_embed.main([*arguments, "--out", str(tmp_path / "tokens.json")]) == 0
+    rows = json.loads((tmp_path / "tokens.json").read_text())["rows"]
+    kinds = [(row["input"], row["masked"]) for row in rows]
+    assert kinds == [("float", False), ("float", True), ("int16", False), ("int16", True)]
+    for row in rows:
+        assert row["error"] < 1e-6
+        for passed in ("forward", "both"):
+            assert set(row[passed]) == {"hsssl_kernels", "conv3d", "unfold + matmul"}
+            assert min(row[passed].values()) > 0
+    gains = [row["times as fast as all"] for row in rows[1::2]]
+    said = re.findall(r"75 % masked is ([0-9.]+) / ([0-9.]+) times", capsys.readouterr().out)
+    assert said == [(f"{g['forward']:.2f}", f"{g['both']:.2f}") for g in gains]
+
+
+def test_wrong_tokens_are_not_timed(bench, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import embed_views
+    import patch_embed
+
+    right, fused = patch_embed.ours, embed_views.fused
+    monkeypatch.setitem(patch_embed.SHAPES, "9x9", patch_embed.Shape(3, 20, 6, 3, 10, 16))
+    monkeypatch.setattr(patch_embed, "ours", lambda *given: 1.001 * right(*given))
+    assert patch_embed.main(["--shape", "9x9", "--device", "cpu", "--seconds", "0.001"]) == 1
+    assert "the check against float64 failed, so it is not timed" in capsys.readouterr().err
+    monkeypatch.setitem(embed_views.CASES, "9x9", embed_views.Case(3, 9, 3, False))
+    monkeypatch.setattr(embed_views, "fused", lambda *given: [1.001 * x for x in fused(*given)])
+    assert embed_views.main(["--case", "9x9", "--device", "cpu", "--seconds", "0.001"]) == 1
+    assert "tokens are not those of views, so it is not timed" in capsys.readouterr().err
+
+
+def test_views_into_tokens_are_measured(bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import embed_views
+
+    monkeypatch.setitem(embed_views.CASES, "9x9 25 %", embed_views.Case(3, 9, 3, True))
+    arguments = ["--case", "9x9 25 %", "--device", "cpu", "--seconds", "0.001", "--rounds", "2"]
+    assert embed_views.main([*arguments, "--out", str(tmp_path / "views.json")]) == 0
+    (row,) = json.loads((tmp_path / "views.json").read_text())["rows"]
+    peers = {"embed_views", "spectral_views + spectral_patch_embed"}
+    assert set(row["forward"]) == set(row["both"]) == set(row["extra_peak_mib"]) == peers
