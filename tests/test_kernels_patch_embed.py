@@ -235,8 +235,11 @@ def test_strides_do_not_matter() -> None:
 def test_empty_batches_give_empty_tokens_and_no_gradient() -> None:
     weight = torch.randn(3, 8, requires_grad=True)
     bias = torch.zeros(3, requires_grad=True)
-    tokens = spectral_patch_embed(torch.zeros(0, 4, 2, 2), weight, bias, patch=2, group=2)
+    x = torch.zeros(0, 4, 2, 2, requires_grad=True)
+    tokens = spectral_patch_embed(x, weight, bias, patch=2, group=2)
     tokens.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
     assert tokens.shape == (0, 2, 3)
     assert weight.grad is not None
     assert (weight.grad == 0).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from hsssl_kernels import spectral_patch_embed
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.spectral_patch_embed import compiled, output
+from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
 from test_kernels_patch_embed import assert_as_good_as_torch, draw
 
 pytestmark = pytest.mark.skipif(not compiles_loops(), reason="Numba compiles no loops")
@@ -64,6 +67,60 @@ def test_what_is_not_a_number_stays_in_its_tokens_and_in_its_group() -> None:
     assert weight.grad is not None
     assert weight.grad[6].isnan().any()
     assert not weight.grad[[0, 1, 2, 3, 4, 5, 7, 8]].isnan().any()
+
+
+def test_an_infinite_value_gives_an_infinite_gradient() -> None:
+    x = torch.tensor([1.0, torch.inf]).view(1, 1, 1, 2)
+    weight = torch.ones(1, 2, requires_grad=True)
+    spectral_patch_embed(x, weight, patch=1, group=2, bands_last=True).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[1.0, torch.inf]]
+
+
+def test_tokens_that_changed_outside_are_refused_and_not_read() -> None:
+    visible = torch.zeros(4, 3, dtype=torch.int64)
+    weight = torch.randn(5, 16, requires_grad=True)
+    tokens = spectral_patch_embed(
+        torch.randn(4, 4, 4, 8), weight, visible=visible, patch=2, group=4, bands_last=True
+    )
+    visible.numpy()[:] = 10**9  # which torch does not notice
+    with pytest.raises(ValueError, match=r"`visible` must lie in 0 \.\.\. 7"):
+        tokens.sum().backward()
+
+
+@pytest.mark.parametrize("order", [-1, 12])
+def test_an_order_that_lists_no_slots_is_refused(order: int) -> None:
+    x, weight = torch.randn(4, 4, 4, 8), torch.randn(2, 5, 16)
+    visible = torch.zeros(4, 3, dtype=torch.int64)
+    wrong, starts = torch.full((12,), order), torch.tensor([0, 12, 12])
+    work = (x, None, None, None, visible, wrong, starts, 2, 4, 0)
+    with pytest.raises(ValueError, match="`order` must list the 12 slots"):
+        embed(*work, weight, None, None, None, 0.0, False, "torch")
+    with pytest.raises(ValueError, match="`order` must list the 12 slots"):
+        weight_grad(*work, torch.randn(4, 3, 5), True, 0, "torch")
+
+
+def test_sums_have_the_same_bits_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_PART", 1)
+    named, before, found = draw((MANY, "no_norm"), torch.float32), torch.get_num_threads(), []
+    weight = named["weight"].requires_grad_()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            weight.grad = None
+            spectral_patch_embed(**named).square().sum().backward()
+            found.append(weight.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_what_numba_keeps_changes_with_what_goes_into_it() -> None:
+    from hsssl_kernels import lanes
+    from hsssl_kernels.spectral_patch_embed.loops import LANES
+
+    assert hashlib.sha256(Path(lanes.__file__).read_bytes()).hexdigest()[:16] == LANES
 
 
 @pytest.mark.parametrize("bands_last", [True, False])

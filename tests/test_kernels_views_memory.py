@@ -37,24 +37,31 @@ def test_threads_change_nothing_and_leave_the_number_of_threads(
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-@pytest.mark.parametrize("here", [True, False])
-def test_an_error_in_any_thread_is_raised_here(here: bool) -> None:
+def test_an_error_in_a_thread_is_raised_here_and_no_other_part_begins() -> None:
     before, meeting, done = torch.get_num_threads(), threading.Barrier(2, timeout=60), []
 
     def part(samples: slice) -> None:
         meeting.wait()  # so that each of two threads has a part
         done.append(torch.get_num_threads())
-        if here == (threading.current_thread() is threading.main_thread()):
-            raise IndexError(f"part {samples.start}")
+        raise IndexError(f"part {samples.start}")
 
     torch.set_num_threads(2)
     try:
         with pytest.raises(IndexError, match=r"part [01]"):
-            run_apart(part, [slice(0, 1), slice(1, 2)], 2)
+            run_apart(part, [slice(i, i + 1) for i in range(9)], 2)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
     assert done == [1, 1]
+
+
+def test_parts_may_have_parts() -> None:
+    done = []
+    slices = [slice(i, i + 1) for i in range(6)]
+    run_apart(
+        lambda outer: run_apart(lambda inner: done.append((outer.start, inner.start)), slices, 2), slices, 2
+    )
+    assert sorted(done) == [(i, j) for i in range(6) for j in range(6)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -1,7 +1,8 @@
 """Several numbers at once in compiled loops: what fits 64 bytes, one or more of a machine's vector registers.
 
 LLVM makes vectors of a plain loop, but keeps sums of a matrix product in memory, at half of the machine's
-speed; sums that are `Lanes` stay in registers.
+speed; sums that are `Lanes` stay in registers. Numba keeps machine code that holds what stands here until the
+file of its function changes, so that file keeps a digest of this one.
 """
 
 # Numba's and llvmlite's classes and decorators have no types; a first argument is Numba's context.

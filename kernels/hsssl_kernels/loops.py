@@ -1,6 +1,6 @@
 """Loops that Numba compiles for the CPU, where plain torch would pass over memory again and again.
 
-This file and those named ``loops.py`` in the folders of ops alone import Numba and NumPy, and are themselves
+This file, ``lanes.py`` and those named ``loops.py`` in the folders of ops alone need Numba and NumPy, and are
 imported only where Numba is installed (`hsssl_kernels.dispatch.compiles_loops`).
 """
 
@@ -22,7 +22,8 @@ _OPTIONS = {"nogil": True, "error_model": "numpy"}
 def compile_and_keep(function: Any) -> Any:
     """Compile what torch calls: at the first call with each dtype, and once for all processes.
 
-    Numba looks for changes in the function's own file alone, so that all its parts must stand there.
+    Numba looks for changes in the function's own file alone: what goes into it from elsewhere must leave a
+    digest there.
     """
     try:
         return numba.njit(cache=True, **_OPTIONS)(function)

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 
 import torch
 
-__all__ = ["one_thread", "run_apart"]
+__all__ = ["run_apart"]
 
-
-@contextmanager
-def one_thread() -> Iterator[int]:
-    """Let the calling thread alone do torch's operations; gives the number of threads there were.
-
-    torch's own threads stay awake for some milliseconds after an operation, on cores that `run_apart` needs:
-    looking at a batch's 150,000 numbers of tokens made embedding them take half as long again.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
+_here = threading.local()
 
 
 def run_apart(part: Callable[[slice], None], slices: list[slice], threads: int) -> None:
@@ -35,33 +23,56 @@ def run_apart(part: Callable[[slice], None], slices: list[slice], threads: int) 
     operations a batch these meetings cost as much as the work, and 8 ms each while another
     program holds a core: views of 512 patches took seconds. Threads that each do all operations of
     their samples meet once.
+
+    torch's own threads stay awake for some milliseconds after an operation, on cores that are wanted here: a
+    caller that has just looked at 150,000 numbers with all threads waits half as long again.
     """
-    if len(slices) < 2 or threads < 2:
+    if (
+        len(slices) < 2 or threads < 2 or hasattr(_here, "alone")
+    ):  # a thread of the pool would wait for itself
         for samples in slices:
             part(samples)
         return
     inference, waiting = torch.is_inference_mode_enabled(), iter(slices)
 
     def work() -> None:
-        with torch.inference_mode(inference):  # the mode is a thread's own
-            while (samples := next(waiting, None)) is not None:
-                part(samples)
-
-    with one_thread():  # threads of the pool, when they begin, change the number of all
-        # the calling thread works too: one more than there are cores would hold up another
-        others = [_pool(threads - 1).submit(work) for _ in slices[1:threads]]
         try:
-            work()
-        finally:
-            wait(others)
-    for other in others:
-        other.result()  # raises what was raised there
+            with torch.inference_mode(inference):  # the mode is a thread's own
+                while (samples := next(waiting, None)) is not None:
+                    part(samples)
+        except BaseException:
+            _drop(waiting)
+            raise
+
+    # A thread's number of threads is its own, but torch also keeps it for threads yet to come.
+    before = torch.get_num_threads()
+    jobs: list[Future[None]] = []
+    try:
+        for _ in slices[:threads]:
+            jobs.append(_pool(threads).submit(work))
+        for job in jobs:
+            job.result()
+    finally:
+        _drop(waiting)  # if this thread was interrupted
+        wait(jobs)
+        torch.set_num_threads(before)
+
+
+def _drop(waiting: Iterator[slice]) -> None:
+    """Leave no slice for any thread to begin."""
+    deque(waiting, maxlen=0)
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Return threads that stay: beginning takes 1 to 2 ms, and first products take three times as long."""
-    return ThreadPoolExecutor(threads, "hsssl", torch.set_num_threads, (1,))
+    return ThreadPoolExecutor(threads, "hsssl", _begin)
+
+
+def _begin() -> None:
+    _here.alone = True
+    torch.get_num_threads()  # a thread that first asks takes what was last set anywhere
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):

@@ -42,7 +42,6 @@ def embed_blocked(
     table: Tensor | None,
     norm: tuple[Tensor, Tensor, float] | None,
     keep: bool,
-    threads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens (B, V, D) and, where ``keep``, before `norm` (B V, D) and its (2, B V) statistics.
 
@@ -70,13 +69,11 @@ def embed_blocked(
                 rows = table.index_select(0, token).addmm_(block, weight_t[g])
             output.write(place, rows)
 
-    run_apart(part, _parts(work, grouped, dim, threads), threads)
+    run_apart(part, _parts(work, grouped, dim), torch.get_num_threads())
     return output.result(work.kept)
 
 
-def weight_grad_blocked(
-    work: Work, gradient: Tensor, grouped: bool, rows: int, threads: int
-) -> tuple[Tensor, Tensor]:
+def weight_grad_blocked(work: Work, gradient: Tensor, grouped: bool, rows: int) -> tuple[Tensor, Tensor]:
     """Return the gradients by the weight (1 or G, D, K) and by the table (``rows``, D), wide.
 
     ``gradient`` is (B, V, D), that by the tokens.
@@ -102,7 +99,7 @@ def weight_grad_blocked(
                 by_table += table_grad(work, dy, token, rows)
         found[units.start] = by_weight, by_table
 
-    run_apart(part, _parts(work, grouped, dim, threads), threads)
+    run_apart(part, _parts(work, grouped, dim), torch.get_num_threads())
     (by_weight, by_table), *others = (found[first] for first in sorted(found))
     for more_by_weight, more_by_table in others:
         by_weight += more_by_weight
@@ -139,10 +136,10 @@ def _by_samples(work: Work, grouped: bool) -> bool:
     return work.visible is None or not (grouped or dearer * work.kept < work.groups * work.space)
 
 
-def _parts(work: Work, grouped: bool, dim: int, threads: int) -> list[slice]:
+def _parts(work: Work, grouped: bool, dim: int) -> list[slice]:
     """Return what threads take in turn: samples, or slots where single tokens are picked."""
     units = work.batch if _by_samples(work, grouped) else work.batch * work.kept
-    threads = threads if work.x.device.type == "cpu" else 1
+    threads = torch.get_num_threads() if work.x.device.type == "cpu" else 1
     size = work.batch * work.kept * (work.values + dim)
     parts = 1
     if threads > 1 and size >= threads * _PART:

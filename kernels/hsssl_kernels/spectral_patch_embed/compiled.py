@@ -39,8 +39,8 @@ __all__ = [
 _ROWS = 2**17
 # Bytes of tokens of which none would still be in the cache when they are read.
 _PAST_CACHE = 2**25
-# Values and results that are worth a thread's turn.
-_PART = 2**18
+# Values and results that are worth a thread's turn, and how many turns there are at most.
+_PART, _PARTS = 2**19, 16
 # Tokens to sum over at once, a multiple of 6: their values and gradients stay in the cache.
 _TOKENS = 96
 
@@ -79,7 +79,6 @@ def embed_compiled(
     table: Tensor | None,
     norm: tuple[Tensor, Tensor, float] | None,
     keep: bool,
-    threads: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `embed_blocked` does, from the same."""
     order, projection = order_by_group(work, len(weight) > 1), lay_out(work, weight, table)
@@ -90,13 +89,11 @@ def embed_compiled(
     def part(slots: slice) -> None:
         embed_slots(source, projection, slots, order, output, past_cache, memory_for_tokens(projection))
 
-    run_apart(part, _parts(work, weight.shape[1], threads), threads)
+    run_apart(part, _parts(work, weight.shape[1]), torch.get_num_threads())
     return output.result(work.kept)
 
 
-def weight_grad_compiled(
-    work: Work, gradient: Tensor, grouped: bool, rows: int, threads: int
-) -> tuple[Tensor, Tensor]:
+def weight_grad_compiled(work: Work, gradient: Tensor, grouped: bool, rows: int) -> tuple[Tensor, Tensor]:
     """Return what `weight_grad_blocked` does, from the same."""
     order, dim = order_by_group(work, grouped), gradient.shape[2]
     source, gradient = source_of(work, compute_dtype(gradient), order), gradient.reshape(-1, dim)
@@ -109,7 +106,7 @@ def weight_grad_compiled(
         found[slots.start] = sums
 
     least = 2 * (work.groups if grouped else 1) * work.values * dim  # each part has sums of its own
-    run_apart(part, _parts(work, dim, threads, least), threads)
+    run_apart(part, _parts(work, dim, least), torch.get_num_threads())
     return total(work, [found[first] for first in sorted(found)], dim)
 
 
@@ -180,7 +177,10 @@ def add_slots(
 
 def total(work: Work, found: list[Sums], dim: int) -> tuple[Tensor, Tensor]:
     """Return the gradients by the weight (1 or G, D, K) and by the table from sums of parts, in order."""
-    by_weight, by_table = (torch.stack(x).sum(0) for x in zip(*found, strict=True))
+    (by_weight, by_table), *others = found
+    for more_by_weight, more_by_table in others:  # one by one: on more at once torch's threads stay awake
+        by_weight += more_by_weight
+        by_table += more_by_table
     return in_weight_order(work, by_weight[:, : work.values, :dim]).mT, by_table[:, :dim]
 
 
@@ -218,10 +218,13 @@ def _memory(height: int, tokens: int, dim: int, wide: torch.dtype) -> Memory:
     return Memory(u, offsets, rows, right)
 
 
-def _parts(work: Work, dim: int, threads: int, least: int = 0) -> list[slice]:
-    """Return the slots that threads take in turn: ``least`` values and results or more in each part."""
+def _parts(work: Work, dim: int, least: int = 0) -> list[slice]:
+    """Return the slots that threads take in turn: ``least`` values and results or more in each part.
+
+    How many threads there are says nothing: sums have the same bits with any.
+    """
     slots = work.batch * work.kept
-    # eight parts a thread, so that one held up by another program leaves work to the others
-    parts = min(8 * threads, slots * (work.values + dim) // max(_PART, least))
-    step = -(-slots // parts) if threads > 1 and parts > 1 else max(1, slots)
+    # many a thread, so that one held up by another program leaves work to the others
+    parts = max(1, min(_PARTS, slots * (work.values + dim) // max(_PART, least)))
+    step = max(1, -(-slots // parts))
     return [slice(first, min(first + step, slots)) for first in range(0, max(1, slots), step)]

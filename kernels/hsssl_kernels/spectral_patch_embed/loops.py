@@ -28,14 +28,18 @@ from hsssl_kernels.lanes import (
 )
 from hsssl_kernels.loops import compile_and_keep, compile_inline
 
-__all__ = ["ROWS", "Memory", "Source", "add_gradients", "embed_tokens"]
+__all__ = ["LANES", "ROWS", "Memory", "Source", "add_gradients", "embed_tokens"]
 
+# Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
+LANES = "0f783757e3d374df"
 # Rows of a product at once: with two registers for each, 12 of the 16 that most machines have.
 ROWS = 6
 
 
 class Source(NamedTuple):
     """Raw values, and where the tokens' lie. Lists are NumPy's, flat and int64; inside loops, addresses.
+
+    Those that are not wanted are empty.
 
     Slots of the output are taken in order: as they are, or as ``order`` lists them, group by group.
     """
@@ -66,7 +70,7 @@ class Source(NamedTuple):
 class Memory(NamedTuple):
     """What loops write to on the way: for each thread its own."""
 
-    u: Any  # (m / 6, K', 6) normalised values of m tokens, K' >= K a multiple of 6
+    u: Any  # (m / 6, K', 6) normalised values of m tokens; for gradients K' >= K is a multiple of 6, else K
     offsets: Any  # (2 K',) where a token's values lie: from its first, and in a cube that mirrors them
     rows: Any  # (6,) where rows begin that sums are added to; uint64
     right: Any  # (D / L, m, L) gradients by m tokens
@@ -135,22 +139,29 @@ def add_gradients(source, memory, first, last, gradient, share, by_weight, by_ta
             base = np.uint64(_group(where, at)) * height * dim
         tiles = np.uint64(end - at + ROWS - 1) // six
         for m in range(tiles * six):
-            here = min(at + np.int64(m), end - 1)  # a last tile is filled up with gradients of 0
-            sample, token = _token(where, here)
-            _fetch_ahead(where, here)
-            _read(where, offsets, sample, token, u, m // six * six * height + m % six)
-            line, entry = np.uint64(here - first) * dim, np.uint64(token // share) * dim
+            place = m // six * six * height + m % six
+            if at + np.int64(m) >= end:  # a last tile is filled up with zeros
+                for k in range(height):
+                    u[place + k * six] = 0
+                for column in range(np.uint64(0), dim, lanes):
+                    store(right, column * most + m * lanes, zeros(right))
+                continue
+            sample, token = _token(where, at + np.int64(m))
+            _fetch_ahead(where, at + np.int64(m))
+            _read(where, offsets, sample, token, u, place)
+            line, entry = (np.uint64(at - first) + m) * dim, np.uint64(token // share) * dim
             for column in range(np.uint64(0), dim, lanes):
-                dy = load(by_token, line + column) if at + np.int64(m) < end else zeros(right)
+                dy = load(by_token, line + column)
                 store(right, column * most + m * lanes, dy)
                 if many:
                     store(table, entry + column, add(load(table, entry + column), dy))
-        for column in range(np.uint64(0), dim, lanes):
-            panel = beyond(right, column * most)
-            if one:
-                store(table, column, add(load(table, column), _total(panel, tiles * six)))
-            for k in range(np.uint64(0), height, six):
-                left = beyond(u, k * six)
+        if one:
+            for column in range(np.uint64(0), dim, lanes):
+                total = _total(beyond(right, column * most), tiles * six)
+                store(table, column, add(load(table, column), total))
+        for k in range(np.uint64(0), height, six):
+            for column in range(np.uint64(0), dim, lanes):
+                left, panel = beyond(u, k * six), beyond(right, column * most)
                 sums = _multiply(left, panel, down=ROWS, along=1, count=six, blocks=tiles, skip=skip)
                 to = beyond(weights, base + k * dim + column)
                 _write(sums, to, rows, to, dim, ROWS - 1, False)

@@ -198,9 +198,10 @@ def _input_grad(work: Work, gradient: Tensor, weight: Tensor) -> Tensor:
         gradient = full.scatter_add(
             1, inside(work, work.visible).unsqueeze(2).expand_as(gradient), gradient.to(wide)
         )
-    gradient = gradient.to(wide).reshape(-1, work.groups, work.space, gradient.shape[2])
+    gradient = gradient.to(wide).reshape(work.batch, work.groups, work.space, gradient.shape[2])
     gradient = gradient @ weight.to(wide)  # (B, G, S, K)
     patch = work.patch
-    by_x = gradient.view(-1, work.groups, work.high, work.wide, patch, patch, work.group)
-    by_x = by_x.permute(0, 2, 4, 3, 5, 1, 6).reshape(*work.x.shape[:3], -1)[..., : work.bands]
+    by_x = gradient.view(work.batch, work.groups, work.high, work.wide, patch, patch, work.group)
+    by_x = by_x.permute(0, 2, 4, 3, 5, 1, 6).reshape(*work.x.shape[:3], work.groups * work.group)
+    by_x = by_x[..., : work.bands]
     return (by_x if work.scale is None else by_x * work.scale).to(work.x.dtype)

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import register
-from hsssl_kernels.parallel import one_thread
 from hsssl_kernels.spectral_patch_embed.blocked import embed_blocked, weight_grad_blocked
 from hsssl_kernels.spectral_patch_embed.compiled import embed_compiled, takes_loops, weight_grad_compiled
-from hsssl_kernels.spectral_patch_embed.grouping import check_range, inside
+from hsssl_kernels.spectral_patch_embed.grouping import bounds, check_range, inside
 from hsssl_kernels.spectral_patch_embed.table import table_grad
 from hsssl_kernels.spectral_patch_embed.work import Work
 
@@ -44,12 +43,11 @@ def _embed(
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     norm = None if norm_weight is None or norm_bias is None else (norm_weight, norm_bias, eps)
     _check_centres(work)
-    with one_thread() as threads:
-        if visible is not None and order is None and not (backend == "triton" and visible.is_cuda):
-            check_range(visible, work.groups, work.space)
-        if backend == "torch":
-            embed_there = embed_compiled if takes_loops(work) else embed_blocked
-            return embed_there(work, weight, table, norm, keep, threads)
+    if not (backend == "triton" and x.is_cuda):
+        _check_numbers(work)
+    if backend == "torch":
+        embed_there = embed_compiled if takes_loops(work) else embed_blocked
+        return embed_there(work, weight, table, norm, keep)
     from hsssl_kernels.spectral_patch_embed.launchers import launch_embed
 
     launched: tuple[Tensor, Tensor, Tensor] = launch_embed(work, weight, table, norm, keep)
@@ -102,9 +100,11 @@ def _weight_grad(
 ) -> tuple[Tensor, Tensor]:
     work = Work(x, centres, mean, scale, visible, order, starts, patch, group, window)
     if backend == "torch":
-        differentiate = weight_grad_compiled if takes_loops(work) else weight_grad_blocked
-        with one_thread() as threads:
-            return differentiate(work, gradient, grouped, rows, threads)
+        if not takes_loops(work):
+            return weight_grad_blocked(work, gradient, grouped, rows)
+        _check_centres(work)
+        _check_numbers(work)  # they may have changed, and loops read wherever they point
+        return weight_grad_compiled(work, gradient, grouped, rows)
     from hsssl_kernels.spectral_patch_embed.launchers import launch_weight_grad
 
     by_weight, by_table = launch_weight_grad(work, gradient, grouped, rows)
@@ -146,6 +146,18 @@ def _check_centres(work: Work) -> None:
             f"spectral_patch_embed: a centre lies outside the scene of {rows} x {cols} pixels; "
             "rows and columns count from 0"
         )
+
+
+def _check_numbers(work: Work) -> None:
+    if work.visible is not None:
+        check_range(work.visible, work.groups, work.space)
+    if work.order is not None:
+        lowest, highest = bounds(work.order)
+        if lowest < 0 or highest >= work.batch * work.kept:
+            raise ValueError(
+                f"spectral_patch_embed: `order` must list the {work.batch * work.kept} slots, "
+                f"got {lowest} ... {highest}"
+            )
 
 
 # embed(...) -> tokens (B, V, D); where `keep`, tokens before LayerNorm (B V, D), their means and inverse
