@@ -41,8 +41,8 @@ _ROWS = 2**17
 _PAST_CACHE = 2**25
 # Values and results that are worth a thread's turn, and how many turns there are at most.
 _PART, _PARTS = 2**19, 16
-# Tokens to sum over at once, a multiple of 6: their values and gradients stay in the cache.
-_TOKENS = 96
+# Tokens to sum over at once: their values and gradients stay in the cache. Fewer of very large ones.
+_TOKENS, _MEMORY = 96, 2**20
 
 
 def takes_loops(work: Work) -> bool:
@@ -205,8 +205,11 @@ def memory_for_tokens(projection: Projection) -> Memory:
 
 def memory_for_sums(sums: Sums) -> Memory:
     """Return what `add_slots` writes to on the way, for one thread."""
+    from hsssl_kernels.spectral_patch_embed.loops import ROWS
+
     _, high, across = sums.by_weight.shape
-    return _memory(high, _TOKENS, across, sums.by_weight.dtype)
+    tokens = max(ROWS, min(_TOKENS, _MEMORY // (high + across)) // ROWS * ROWS)
+    return _memory(high, tokens, across, sums.by_weight.dtype)
 
 
 def _memory(height: int, tokens: int, dim: int, wide: torch.dtype) -> Memory:

@@ -47,7 +47,9 @@ def spectral_patch_embed(
     With u the K = patch patch group raw values of band group g at place s, pixel by pixel and band by band
     within a pixel, ``token_gs = W_g ((u - mean) scale) + bias_g + position_s + wavelengths_g``, then
     LayerNorm where ``norm`` is given. Normalisation is in float32 (float64 for a float64 weight), and its
-    result is cast to the weight's dtype: raw numbers of 10,000 would lose 32 in bfloat16.
+    result is cast to the weight's dtype on a GPU, never before: raw numbers of 10,000 would lose 32 in
+    bfloat16. On a CPU all is added up in float32; with Numba, loops are compiled at the first call with each
+    dtype of x and weight, for 5 to 15 seconds once for a machine.
 
     S = (H / patch) (W / patch) places and G = ceil(C / group) groups give G S tokens: group by group, in a
     group row by row, so that token g S + s is group g at place s. The last group is filled up with bands that
