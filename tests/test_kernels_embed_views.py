@@ -177,6 +177,14 @@ def test_no_batch_of_views_is_held(loops: bool, monkeypatch: pytest.MonkeyPatch)
     assert max(sizes) == 2 * 2 * BANDS * SIDE**2
 
 
+def test_tokens_that_changed_outside_are_refused_and_not_read() -> None:
+    named = draw("visible")
+    tokens = embed_views(**named)
+    named["visible"].numpy()[:] = 10**9  # which torch does not notice
+    with pytest.raises(ValueError, match=r"`visible` must lie in 0 \.\.\. 11"):
+        torch.stack(tokens).sum().backward()
+
+
 def arguments(named: dict[str, Any]) -> tuple[Any, ...]:
     keys = ("cube", "centres", "mean", "scale", "sample_ids", "valid")
     sizes = (named["spec"].strengths(), named["seed"], named["step"], PATCH, GROUP)

@@ -27,9 +27,8 @@ def run_apart(part: Callable[[slice], None], slices: list[slice], threads: int) 
     torch's own threads stay awake for some milliseconds after an operation, on cores that are wanted here: a
     caller that has just looked at 150,000 numbers with all threads waits half as long again.
     """
-    if (
-        len(slices) < 2 or threads < 2 or hasattr(_here, "alone")
-    ):  # a thread of the pool would wait for itself
+    in_pool = hasattr(_here, "alone")  # its threads would wait for each other
+    if len(slices) < 2 or threads < 2 or in_pool:
         for samples in slices:
             part(samples)
         return

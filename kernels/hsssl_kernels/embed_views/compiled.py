@@ -49,9 +49,8 @@ def takes_loops(source: Source) -> bool:
 
 def embed_views_compiled(source: Source, weight: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return tokens (B, V, D) of view a and of view b."""
+    _check_visible(source)
     dim, grouped = weight.shape[1], len(weight) > 1
-    if source.visible is not None:
-        check_range(source.visible, source.groups, source.space)
     shape = (len(source.centres) * source.tokens, dim)
     tokens = [empty_again(shape, weight.dtype, weight.device) for _ in range(2)]
     projection = lay_out(_work(source, _memory(source, 1)[0]), weight, table)
@@ -73,6 +72,7 @@ def grad_compiled(
     source: Source, pair: tuple[Tensor, Tensor], grouped: bool, rows: int
 ) -> tuple[Tensor, Tensor]:
     """Return gradients by the weight (1 or G, D, K) and by the table (rows, D), from two of (B, V, D)."""
+    _check_visible(source)
     dim, template = pair[0].shape[2], _work(source, _memory(source, 1)[0])
     by_tokens = [gradient.reshape(-1, dim) for gradient in pair]
     found: dict[int, Sums] = {}
@@ -87,6 +87,12 @@ def grad_compiled(
 
     run_parts(source, part)
     return total(template, [found[first] for first in sorted(found)], dim)
+
+
+def _check_visible(source: Source) -> None:
+    """Look at numbers of tokens before each pass: loops read wherever they point."""
+    if source.visible is not None:
+        check_range(source.visible, source.groups, source.space)
 
 
 def _blocks(
