@@ -39,8 +39,8 @@ __all__ = [
 _ROWS = 2**17
 # Bytes of tokens of which none would still be in the cache when they are read.
 _PAST_CACHE = 2**25
-# Values and results that are worth a thread's turn, and how many turns there are at most.
-_PART, _PARTS = 2**19, 16
+# Values and results, or products, that are worth a thread's turn; and how many turns there are at most.
+_PART, _PRODUCTS, _PARTS = 2**19, 2**25, 16
 # Tokens to sum over at once: their values and gradients stay in the cache. Fewer of very large ones.
 _TOKENS, _MEMORY = 96, 2**20
 
@@ -105,7 +105,8 @@ def weight_grad_compiled(work: Work, gradient: Tensor, grouped: bool, rows: int)
         add_slots(source, sums, slots, order, gradient, memory_for_sums(sums))
         found[slots.start] = sums
 
-    least = 2 * (work.groups if grouped else 1) * work.values * dim  # each part has sums of its own
+    # each part has sums of its own, which take as long as some values and gradients
+    least = 2 * (work.groups if grouped else 1) * work.values * dim // (work.values + dim)
     run_apart(part, _parts(work, dim, least), torch.get_num_threads())
     return total(work, [found[first] for first in sorted(found)], dim)
 
@@ -221,13 +222,14 @@ def _memory(height: int, tokens: int, dim: int, wide: torch.dtype) -> Memory:
     return Memory(u, offsets, rows, right)
 
 
-def _parts(work: Work, dim: int, least: int = 0) -> list[slice]:
-    """Return the slots that threads take in turn: ``least`` values and results or more in each part.
+def _parts(work: Work, dim: int, least: int = 1) -> list[slice]:
+    """Return the slots that threads take in turn: ``least`` of them or more in each part.
 
     How many threads there are says nothing: sums have the same bits with any.
     """
     slots = work.batch * work.kept
+    worth = max(slots * (work.values + dim) // _PART, slots * work.values * dim // _PRODUCTS)
     # many a thread, so that one held up by another program leaves work to the others
-    parts = max(1, min(_PARTS, slots * (work.values + dim) // max(_PART, least)))
+    parts = max(1, min(_PARTS, worth, slots // max(1, least)))
     step = max(1, -(-slots // parts))
     return [slice(first, min(first + step, slots)) for first in range(0, max(1, slots), step)]
