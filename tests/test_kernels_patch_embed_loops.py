@@ -34,8 +34,11 @@ def test_many_tokens_are_as_good_as_plain_torch(dtype: torch.dtype, said: str, d
 def test_tokens_written_past_the_cache_are_the_same(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     named = draw((MANY, said), torch.float32)
     written = spectral_patch_embed(**named)
+    assert not compiled.goes_past_cache(written)
     monkeypatch.setattr(compiled, "_PAST_CACHE", 0)
-    assert torch.equal(spectral_patch_embed(**named), written)
+    past = spectral_patch_embed(**named)
+    assert compiled.goes_past_cache(past)
+    assert torch.equal(past, written)
 
 
 def test_tokens_elsewhere_in_memory_are_not_written_past_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +128,7 @@ def test_what_numba_keeps_changes_with_what_goes_into_it() -> None:
 
 @pytest.mark.parametrize("bands_last", [True, False])
 @pytest.mark.parametrize("kept", [1, 5, 100])
-def test_samples_that_are_fetched_ahead_end_where_memory_ends(bands_last: bool, kept: int) -> None:
-    # a part of a larger tensor: numbers before and after belong to others
+def test_samples_of_a_larger_tensor_are_read_where_they_lie(bands_last: bool, kept: int) -> None:
     named = draw((MANY, "visible no_norm"), torch.float32)
     x = named["x"] if bands_last else named["x"].permute(0, 3, 1, 2).contiguous()
     named |= {"x": x[2:5], "visible": named["visible"][2:5, :kept], "bands_last": bands_last}

@@ -213,20 +213,20 @@ def _write(sums, given, start, out, dim, others, past_cache):
     second, third = np.uint64(min(others, 1)) * dim, np.uint64(min(others, 2)) * dim
     fourth, fifth = np.uint64(min(others, 3)) * dim, np.uint64(min(others, 4)) * dim
     sixth = np.uint64(min(others, 5)) * dim
+    _put(out, np.uint64(0), a, past_cache)
+    _put(out, second, b, past_cache)
+    _put(out, third, c, past_cache)
+    _put(out, fourth, d, past_cache)
+    _put(out, fifth, e, past_cache)
+    _put(out, sixth, f, past_cache)
+
+
+@compile_inline
+def _put(out, place, lanes, past_cache):
     if past_cache:
-        stream(out, np.uint64(0), a)
-        stream(out, second, b)
-        stream(out, third, c)
-        stream(out, fourth, d)
-        stream(out, fifth, e)
-        stream(out, sixth, f)
+        stream(out, place, lanes)
     else:
-        store(out, np.uint64(0), a)
-        store(out, second, b)
-        store(out, third, c)
-        store(out, fourth, d)
-        store(out, fifth, e)
-        store(out, sixth, f)
+        store(out, place, lanes)
 
 
 @compile_inline
