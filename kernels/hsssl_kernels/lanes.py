@@ -27,6 +27,7 @@ __all__ = [
     "multiply_add",
     "store",
     "stream",
+    "take_turn",
     "width",
     "zeros",
 ]
@@ -152,6 +153,17 @@ def finish_streams(_):
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic
+def take_turn(_, turns):
+    """Return the whole number at an address and add 1 to it: no two threads are given the same."""
+
+    def generate(context, builder, signature, arguments):
+        one = context.get_constant(signature.return_type, 1)
+        return builder.atomic_rmw("add", arguments[0], one, "monotonic")
+
+    return turns.dtype(turns), generate
 
 
 @intrinsic

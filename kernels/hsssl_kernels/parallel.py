@@ -16,8 +16,10 @@ __all__ = ["run_apart"]
 _here = threading.local()
 
 
-def run_apart(part: Callable[[slice], None], slices: list[slice], threads: int) -> None:
-    """Call ``part`` for every slice, on up to ``threads`` cores.
+def run_apart(
+    part: Callable[[slice], None], slices: list[slice], threads: int, *, here_too: bool = False
+) -> None:
+    """Call ``part`` for every slice, on up to ``threads`` cores; with ``here_too`` one is the caller's.
 
     torch splits each operation over its threads, and they meet at its end. With a thousand short
     operations a batch these meetings cost as much as the work, and 8 ms each while another
@@ -26,6 +28,10 @@ def run_apart(part: Callable[[slice], None], slices: list[slice], threads: int) 
 
     torch's own threads stay awake for some milliseconds after an operation, on cores that are wanted here: a
     caller that has just looked at 150,000 numbers with all threads waits half as long again.
+
+    The second of two threads that are woken after some milliseconds often begins milliseconds later, as a
+    system packs new work on one core; one of them is saved where the caller works. This is for parts that
+    call torch for few numbers at most: in the calling thread torch would use all cores.
     """
     in_pool = hasattr(_here, "alone")  # its threads would wait for each other
     if len(slices) < 2 or threads < 2 or in_pool:
@@ -47,8 +53,10 @@ def run_apart(part: Callable[[slice], None], slices: list[slice], threads: int) 
     before = torch.get_num_threads()
     jobs: list[Future[None]] = []
     try:
-        for _ in slices[:threads]:
+        for _ in slices[here_too:threads]:
             jobs.append(_pool(threads).submit(work))
+        if here_too:
+            work()
         for job in jobs:
             job.result()
     finally:

@@ -14,7 +14,6 @@ from hsssl_kernels.embed_views.source import Source, run_parts
 from hsssl_kernels.pages import empty_again
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_patch_embed.compiled import (
-    Sums,
     add_slots,
     embed_slots,
     goes_past_cache,
@@ -34,6 +33,7 @@ from hsssl_kernels.spectral_views.strengths import strengths_of
 
 if TYPE_CHECKING:
     from hsssl_kernels.spectral_patch_embed.loops import Source as Read
+    from hsssl_kernels.spectral_patch_embed.loops import Sums
 
 __all__ = ["embed_views_compiled", "grad_compiled", "takes_loops"]
 
@@ -63,7 +63,7 @@ def embed_views_compiled(source: Source, weight: Tensor, table: Tensor | None) -
             output = Output(tokens[view][slots])
             embed_slots(read, projection, slice(0, len(output.tokens)), order, output, past_cache, memory)
 
-    run_parts(source, part)
+    run_parts(source, part, here_too=True)
     a, b = (x.view(-1, source.tokens, dim) for x in tokens)
     return a, b
 
@@ -85,7 +85,7 @@ def grad_compiled(
             gradient = by_tokens[view][slots]
             add_slots(read, found[samples.start], slice(0, len(gradient)), order, gradient, memory)
 
-    run_parts(source, part)
+    run_parts(source, part, here_too=True)
     return total(template, [found[first] for first in sorted(found)], dim)
 
 

@@ -49,11 +49,17 @@ class Source(NamedTuple):
         return self.groups * self.space if self.visible is None else self.visible.shape[2]
 
 
-def run_parts(source: Source, part: Callable[[slice], None], alone: bool = False) -> None:
-    """Call ``part`` for samples of the batch: on a CPU in threads, unless they are to stay alone."""
+def run_parts(
+    source: Source, part: Callable[[slice], None], *, alone: bool = False, here_too: bool = False
+) -> None:
+    """Call ``part`` for samples of the batch: on a CPU in threads, unless they are to stay alone.
+
+    ``here_too`` is that of `run_apart`.
+    """
     batch, values = len(source.centres), source.cube.shape[2] * source.patch_size**2
     threads = 1 if alone or source.cube.device.type != "cpu" else torch.get_num_threads()
     # four parts a thread, so that one held up by another program leaves work to the others
     parts = 4 * threads if threads > 1 and 2 * batch * values >= threads * _PART else 1
     size = max(1, -(-batch // parts))
-    run_apart(part, [slice(i, min(i + size, batch)) for i in range(0, max(1, batch), size)], threads)
+    slices = [slice(i, min(i + size, batch)) for i in range(0, max(1, batch), size)]
+    run_apart(part, slices, threads, here_too=here_too)

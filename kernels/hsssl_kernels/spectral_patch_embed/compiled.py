@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import iadd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,13 +13,13 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.parallel import run_apart
-from hsssl_kernels.spectral_patch_embed.gather import in_memory_order, in_weight_order
+from hsssl_kernels.spectral_patch_embed.gather import bands_first, in_weight_order
 from hsssl_kernels.spectral_patch_embed.output import Output
 from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 if TYPE_CHECKING:
-    from hsssl_kernels.spectral_patch_embed.loops import Memory, Source
+    from hsssl_kernels.spectral_patch_embed.loops import Memory, Source, Sums, Turns
 
 __all__ = [
     "Projection",
@@ -66,13 +68,6 @@ class Projection(NamedTuple):
     share: int  # tokens for each row of the table
 
 
-class Sums(NamedTuple):
-    """Gradients that `add_slots` adds to."""
-
-    by_weight: Tensor  # (1 or G, K', D'), K' >= K a multiple of 6
-    by_table: Tensor  # (1 or G or G S or 0, D')
-
-
 def embed_compiled(
     work: Work,
     weight: Tensor,
@@ -83,13 +78,15 @@ def embed_compiled(
     """Return what `embed_blocked` does, from the same."""
     order, projection = order_by_group(work, len(weight) > 1), lay_out(work, weight, table)
     source, output = source_of(work, compute_dtype(weight), order), Output.of(work, weight, norm, keep)
-    past_cache = goes_past_cache(output.tokens)
+    past_cache, parts, threads = goes_past_cache(output.tokens), _parts(work, weight.shape[1]), torch.get_num_threads()
+    turns = _turns(parts) if _is_written_whole(output, projection) else None
 
     @torch.no_grad()  # the mode is a thread's own
     def part(slots: slice) -> None:
-        embed_slots(source, projection, slots, order, output, past_cache, memory_for_tokens(projection))
+        memory = memory_for_tokens(projection)
+        embed_slots(source, projection, slots, order, output, past_cache, memory, turns)
 
-    run_apart(part, _parts(work, weight.shape[1]), torch.get_num_threads())
+    run_apart(part, parts if turns is None else parts[:threads], threads, here_too=turns is not None)
     return output.result(work.kept)
 
 
@@ -97,29 +94,32 @@ def weight_grad_compiled(work: Work, gradient: Tensor, grouped: bool, rows: int)
     """Return what `weight_grad_blocked` does, from the same."""
     order, dim = order_by_group(work, grouped), gradient.shape[2]
     source, gradient = source_of(work, compute_dtype(gradient), order), gradient.reshape(-1, dim)
-    found: dict[int, Sums] = {}
+    # sums of a part take as long as some values and gradients
+    least = 2 * (work.groups if grouped else 1) * work.values * dim // (work.values + dim)
+    parts, threads = _parts(work, dim, least), torch.get_num_threads()
+    sums = no_sums(work, gradient, grouped, rows, len(parts))
+    turns = _turns(parts) if _is_read_whole(gradient, sums) else None
 
     @torch.no_grad()  # the mode is a thread's own
     def part(slots: slice) -> None:
-        sums = no_sums(work, gradient, grouped, rows)
-        add_slots(source, sums, slots, order, gradient, memory_for_sums(sums))
-        found[slots.start] = sums
+        own = sums.part(slots.start // max(1, parts[0].stop)) if turns is None else sums
+        add_slots(source, own, slots, order, gradient, memory_for_sums(sums), turns)
 
-    # each part has sums of its own, which take as long as some values and gradients
-    least = 2 * (work.groups if grouped else 1) * work.values * dim // (work.values + dim)
-    run_apart(part, _parts(work, dim, least), torch.get_num_threads())
-    return total(work, [found[first] for first in sorted(found)], dim)
+    run_apart(part, parts if turns is None else parts[:threads], threads, here_too=turns is not None)
+    return total(work, [sums], dim)
 
 
 def lay_out(work: Work, weight: Tensor, table: Tensor | None) -> Projection:
     """Lay out a weight (1 or G, D, K) and a table (1 or G or G S, D)."""
     wide, dim = compute_dtype(weight), weight.shape[1]
     lanes = _lanes(wide)
-    panels = _filled(in_memory_order(work, weight.to(wide)).mT, lanes)  # (1 or G, K, D')
-    panels = panels.reshape(*panels.shape[:2], -1, lanes).transpose(1, 2).contiguous()
+    rows = _filled(weight.mT.to(wide), lanes).mT.numpy()  # (1 or G, D', K)
+    rows = rows.reshape(len(rows), -1, lanes, work.patch**2, work.group)
+    rows = rows.transpose(0, 1, *((4, 3) if bands_first(work) else (3, 4)), 2)
+    panels = rows.reshape(*rows.shape[:2], work.values, lanes)
     table = weight.new_zeros(1, dim) if table is None else table
     table = _filled(table.to(wide), lanes).contiguous()
-    return Projection(panels.numpy(), table.numpy(), work.groups * work.space // len(table))
+    return Projection(panels.copy(), table.numpy(), work.groups * work.space // len(table))
 
 
 def embed_slots(
@@ -130,59 +130,83 @@ def embed_slots(
     output: Output,
     past_cache: bool,
     memory: Memory,
+    turns: Turns | None = None,
 ) -> None:
-    """Write the tokens of slots, or of those that an order has there."""
-    from hsssl_kernels.spectral_patch_embed.loops import embed_tokens
+    """Write the tokens of slots, or of those that an order has there; or of what turns there are."""
+    from hsssl_kernels.spectral_patch_embed.loops import Turns, embed_tokens
 
-    tokens, table = output.tokens, torch.from_numpy(projection.table)
-    dim = tokens.shape[1]
-    if output.norm is None and order is None and tokens.dtype == table.dtype and table.shape[1] == dim:
-        whole = tokens[slots].numpy()
-        embed_tokens(source, memory, slots.start, slots.stop, *projection, whole, past_cache)
+    if _is_written_whole(output, projection):
+        turns = Turns.of(slots, slots.stop - slots.start, True) if turns is None else turns
+        embed_tokens(source, memory, turns, *projection, output.tokens.numpy(), past_cache)
         return
+    table, dim = torch.from_numpy(projection.table), output.tokens.shape[1]
     step = max(1, _ROWS // dim)
     sums = table.new_empty(min(step, slots.stop - slots.start), table.shape[1])
     for first in range(slots.start, slots.stop, step):
         place = slice(first, min(first + step, slots.stop))
         rows = sums[: place.stop - first]
-        embed_tokens(source, memory, first, place.stop, *projection, rows.numpy(), False)
+        embed_tokens(source, memory, Turns.of(place, step, False), *projection, rows.numpy(), False)
         output.write(place if order is None else order[place], rows[:, :dim])
 
 
-def no_sums(work: Work, gradient: Tensor, grouped: bool, rows: int) -> Sums:
+def no_sums(work: Work, gradient: Tensor, grouped: bool, rows: int, parts: int = 1) -> Sums:
     """Return sums of 0, for gradients by tokens (m, D)."""
-    from hsssl_kernels.spectral_patch_embed.loops import ROWS
+    from hsssl_kernels.spectral_patch_embed.loops import Sums
 
     wide, dim = compute_dtype(gradient), gradient.shape[1]
-    high, across = -(-work.values // ROWS) * ROWS, dim + -dim % _lanes(wide)
-    by_weight = gradient.new_zeros(work.groups if grouped else 1, high, across, dtype=wide)
-    return Sums(by_weight, by_weight.new_zeros(rows, across))
+    dim += -dim % _lanes(wide)
+    name = "float64" if wide == torch.float64 else "float32"
+    return Sums.of(name, parts, work.groups if grouped else 1, work.values, rows, dim)
 
 
 def add_slots(
-    source: Source, sums: Sums, slots: slice, order: Tensor | None, gradient: Tensor, memory: Memory
+    source: Source,
+    sums: Sums,
+    slots: slice,
+    order: Tensor | None,
+    gradient: Tensor,
+    memory: Memory,
+    turns: Turns | None = None,
 ) -> None:
-    """Add what gradients (B V, D) by tokens give for slots, or for those that an order has there."""
-    from hsssl_kernels.spectral_patch_embed.loops import add_gradients
+    """Add what gradients (B V, D) by tokens give for slots, or for those that an order has there; or for turns.
 
-    across, wide = sums.by_weight.shape[2], sums.by_weight.dtype
-    share = source.tokens // max(1, len(sums.by_table))
-    in_place = gradient.dtype == wide and order is None and gradient.shape[1] == across
-    step = max(1, slots.stop - slots.start if in_place else _ROWS // across)
+    Each turn has a part of the sums.
+    """
+    from hsssl_kernels.spectral_patch_embed.loops import Turns, add_gradients
+
+    share = source.tokens // max(1, sums.by_table.shape[1])
+    if _is_read_whole(gradient, sums):
+        turns = Turns.of(slots, slots.stop - slots.start, True) if turns is None else turns
+        add_gradients(source, memory, turns, gradient.numpy(), share, *sums)
+        return
+    wide, step = compute_dtype(gradient), max(1, _ROWS // sums.by_weight.shape[3])
     for first in range(slots.start, slots.stop, step):
         place = slice(first, min(first + step, slots.stop))
         dy = gradient[place if order is None else order[place]].to(wide)
         dy = _filled(dy, _lanes(wide)).contiguous()
-        add_gradients(source, memory, first, place.stop, dy.numpy(), share, *(x.numpy() for x in sums))
+        add_gradients(source, memory, Turns.of(place, step, False), dy.numpy(), share, *sums)
 
 
 def total(work: Work, found: list[Sums], dim: int) -> tuple[Tensor, Tensor]:
-    """Return the gradients by the weight (1 or G, D, K) and by the table from sums of parts, in order."""
-    (by_weight, by_table), *others = found
-    for more_by_weight, more_by_table in others:  # one by one: on more at once torch's threads stay awake
-        by_weight += more_by_weight
-        by_table += more_by_table
+    """Return the gradients by the weight (1 or G, D, K) and by the table: sums of all parts, in order."""
+    by_weight, by_table = (  # not by torch, whose threads would stay awake
+        torch.from_numpy(reduce(iadd, (x.sum(0) for x in each)))
+        for each in zip(*found, strict=True)
+    )
     return in_weight_order(work, by_weight[:, : work.values, :dim]).mT, by_table[:, :dim]
+
+
+def _is_written_whole(output: Output, projection: Projection) -> bool:
+    """Return whether loops write tokens where they belong, with nothing left to do."""
+    tokens = output.tokens
+    same = tokens.dtype == compute_dtype(tokens) and tokens.shape[1] == projection.table.shape[1]
+    return same and output.norm is None and not len(output.before)
+
+
+def _is_read_whole(gradient: Tensor, sums: Sums) -> bool:
+    """Return whether loops read gradients (B V, D) where they are."""
+    same = gradient.dtype == compute_dtype(gradient) and gradient.shape[1] == sums.by_weight.shape[3]
+    return same and gradient.is_contiguous()
 
 
 def _lanes(wide: torch.dtype) -> int:
@@ -194,32 +218,30 @@ def _lanes(wide: torch.dtype) -> int:
 def _filled(x: Tensor, lanes: int) -> Tensor:
     """Fill rows up with zeros to whole lanes."""
     missing = -x.shape[-1] % lanes
-    return F.pad(x, (0, missing)) if missing else x.detach()
+    return F.pad(x.detach(), (0, missing)) if missing else x.detach()
 
 
 def memory_for_tokens(projection: Projection) -> Memory:
     """Return what `embed_slots` writes to on the way, for one thread."""
-    from hsssl_kernels.spectral_patch_embed.loops import ROWS
+    from hsssl_kernels.spectral_patch_embed.loops import ROWS, Memory
 
-    return _memory(projection.panels.shape[2], ROWS, 0, torch.from_numpy(projection.table).dtype)
+    return Memory.of(projection.table.dtype.name, projection.panels.shape[2], ROWS)
 
 
 def memory_for_sums(sums: Sums) -> Memory:
     """Return what `add_slots` writes to on the way, for one thread."""
-    from hsssl_kernels.spectral_patch_embed.loops import ROWS
-
-    _, high, across = sums.by_weight.shape
-    tokens = max(ROWS, min(_TOKENS, _MEMORY // (high + across)) // ROWS * ROWS)
-    return _memory(high, tokens, across, sums.by_weight.dtype)
-
-
-def _memory(height: int, tokens: int, dim: int, wide: torch.dtype) -> Memory:
     from hsssl_kernels.spectral_patch_embed.loops import ROWS, Memory
 
-    numbers = (torch.zeros(n, dtype=wide) for n in (height * tokens, tokens * dim))
-    whole = torch.zeros(2 * height, dtype=torch.int64), torch.zeros(ROWS, dtype=torch.uint64)
-    u, right, offsets, rows = (x.numpy() for x in (*numbers, *whole))
-    return Memory(u, offsets, rows, right)
+    _, _, high, across = sums.by_weight.shape
+    tokens = max(ROWS, min(_TOKENS, _MEMORY // (high + across)) // ROWS * ROWS)
+    return Memory.of(sums.by_weight.dtype.name, high, tokens, across)
+
+
+def _turns(parts: list[slice]) -> Turns:
+    """Return turns of threads at parts."""
+    from hsssl_kernels.spectral_patch_embed.loops import Turns
+
+    return Turns.of(slice(0, parts[-1].stop), parts[0].stop, True)
 
 
 def _parts(work: Work, dim: int, least: int = 1) -> list[slice]:

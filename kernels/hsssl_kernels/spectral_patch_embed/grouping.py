@@ -10,18 +10,15 @@ from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = ["bounds", "check_range", "group_visible", "inside"]
 
-# Numbers that torch looks at with one thread of a CPU.
-_ALONE = 2**14
-
 
 def bounds(x: Tensor) -> tuple[int, int]:
     """Return the lowest and highest of whole numbers, 0 and -1 of none; on a GPU this waits for them."""
     if not x.numel():
         return 0, -1
-    # a CPU's threads stay awake for some time after an operation on more, while others want their cores
-    pieces = [x] if x.is_cuda else torch.split(x.reshape(-1), _ALONE)
-    ends = torch.stack([torch.stack(piece.aminmax()) for piece in pieces])
-    lowest, highest = torch.stack([ends[:, 0].amin(), ends[:, 1].amax()]).tolist()  # waits once
+    if not x.is_cuda:  # torch's threads would stay awake for some time, while others want their cores
+        numbers = x.numpy()
+        return int(numbers.min()), int(numbers.max())
+    lowest, highest = torch.stack(x.aminmax()).tolist()  # waits once
     return lowest, highest
 
 

@@ -23,15 +23,16 @@ from hsssl_kernels.lanes import (
     multiply_add,
     store,
     stream,
+    take_turn,
     width,
     zeros,
 )
 from hsssl_kernels.loops import compile_and_keep, compile_inline
 
-__all__ = ["LANES", "ROWS", "Memory", "Source", "add_gradients", "embed_tokens"]
+__all__ = ["LANES", "ROWS", "Memory", "Source", "Sums", "Turns", "add_gradients", "embed_tokens"]
 
 # Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
-LANES = "0f783757e3d374df"
+LANES = "0d3819d86597a741"
 # Rows of a product at once: with two registers for each, 12 of the 16 that most machines have.
 ROWS = 6
 
@@ -68,104 +69,181 @@ class Source(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What loops write to on the way: for each thread its own."""
+    """What loops write to on the way: for each thread its own. Inside loops, addresses."""
 
     u: Any  # (m / 6, K', 6) normalised values of m tokens; for gradients K' >= K is a multiple of 6, else K
     offsets: Any  # (2 K',) where a token's values lie: from its first, and in a cube that mirrors them
-    rows: Any  # (6,) where rows begin that sums are added to; uint64
+    given: Any  # (6,) where rows begin that sums are added to; uint64
+    to: Any  # (6,) where rows begin that take the result; uint64
     right: Any  # (D / L, m, L) gradients by m tokens
+
+    @classmethod
+    def of(cls, dtype: str, height: int, tokens: int, dim: int = 0) -> Memory:
+        """Return memory for so many tokens of as many values, and gradients of so many numbers by them."""
+        u, right = np.zeros(height * tokens, dtype), np.zeros(tokens * dim, dtype)
+        return cls(u, np.zeros(2 * height, np.int64), *np.zeros((2, ROWS), np.uint64), right)
+
+
+class Sums(NamedTuple):
+    """Gradients that loops add to: P parts that are added up at the end."""
+
+    by_weight: Any  # (P, 1 or G, K', D), K' >= K a multiple of 6
+    by_table: Any  # (P, 1 or G or G S or 0, D)
+
+    @classmethod
+    def of(cls, dtype: str, parts: int, groups: int, values: int, rows: int, dim: int) -> Sums:
+        """Return sums of 0."""
+        by_weight = np.zeros((parts, groups, -(-values // ROWS) * ROWS, dim), dtype)
+        return cls(by_weight, np.zeros((parts, rows, dim), dtype))
+
+    def part(self, which: int) -> Sums:
+        """Return one part."""
+        return Sums(self.by_weight[which : which + 1], self.by_table[which : which + 1])
+
+
+class Turns(NamedTuple):
+    """Which slots threads take in turn: ``first`` ... ``last`` - 1, ``step`` at once."""
+
+    taken: Any  # (1,) how many turns were taken
+    first: int
+    last: int
+    step: int
+    every: bool  # whether arrays by token have a row for every slot there is, or for these alone in order
+
+    @classmethod
+    def of(cls, slots: slice, step: int, every: bool) -> Turns:
+        """Return turns that none has taken."""
+        return cls(np.zeros(1, np.int64), slots.start, slots.stop, max(1, step), every)
 
 
 @compile_and_keep
-def embed_tokens(source, memory, first, last, panels, table, share, out, past_cache):
-    """Write tokens (m, D) of slots ``first`` ... ``last`` - 1 in order: products and rows of the table.
+def embed_tokens(source, memory, turns, panels, table, share, out, past_cache):
+    """Write tokens (m, D) as long as there are turns: products and rows of the table.
 
+    Threads with the same turns share them. Between two there is no Python, for which threads would wait.
     ``panels`` (1 or G, D / L, K, L) is the weight for lanes of L numbers; ``table`` (1 or G or G S, D) has a
     row for ``share`` tokens. L divides D. The memory is for 6 tokens. With ``past_cache`` rows of ``out``
     begin at multiples of 64 bytes.
     """
-    right, given, tokens = address(panels), address(table), address(out)
+    weight, given, tokens = address(panels), address(table), address(out)
+    where, work, taken, grouped = _addresses(source), _places(memory), address(turns.taken), len(panels) > 1
     dim, count, lanes = np.uint64(out.shape[1]), np.uint64(source.values), width(tokens)
-    grouped = len(panels) > 1
-    u, offsets, start = address(memory.u), address(memory.offsets), address(memory.rows)
-    where = _addresses(source)
-    _list_offsets(where, offsets)
-    at = first
-    while at < last:
-        end = min(at + ROWS, last)
-        panel = np.uint64(0)
-        if grouped:
-            end = _end_of_group(where, at, end)
-            panel = np.uint64(_group(where, at)) * count * dim
-        for row in range(ROWS):
-            here = min(at + row, end - 1)  # fewer are filled up with the last one
-            sample, token = _token(where, here)
-            _fetch_ahead(where, here)
-            _read(where, offsets, sample, token, u, np.uint64(row))
-            start[row] = np.uint64(token // share) * dim
-        to, others = beyond(tokens, np.uint64(at - first) * dim), end - at - 1
-        for column in range(np.uint64(0), dim, lanes):
-            sums = _multiply(u, beyond(right, panel), down=1, along=ROWS, count=count, blocks=1, skip=0)
-            _write(sums, beyond(given, column), start, beyond(to, column), dim, others, past_cache)
-            panel += count * lanes
-        at = end
+    _list_offsets(where, work.offsets)
+    at = turns.first + take_turn(taken) * turns.step
+    while at < turns.last:
+        until, panel = min(at + turns.step, turns.last), weight
+        while at < until:
+            end = min(at + ROWS, until)
+            if grouped:
+                end = _end_of_group(where, at, end)
+                panel = beyond(weight, np.uint64(_group(where, at)) * count * dim)
+            for row in range(ROWS):
+                here = min(at + row, end - 1)  # fewer are filled up with the last one
+                slot, sample, token = _token(where, here)
+                _fetch_ahead(where, here)
+                _read(where, work.offsets, sample, token, work.u, np.uint64(row))
+                work.given[row] = np.uint64(token // share) * dim
+                work.to[row] = np.uint64(slot if turns.every else here - turns.first) * dim
+            for column in range(np.uint64(0), dim, lanes):
+                right = beyond(panel, column * count)
+                sums = _multiply(work.u, right, down=1, along=ROWS, count=count, blocks=1, skip=0)
+                _write(sums, beyond(given, column), work.given, beyond(tokens, column), work.to, past_cache)
+            at = end
+        at = turns.first + take_turn(taken) * turns.step
     finish_streams()
 
 
 @compile_and_keep
-def add_gradients(source, memory, first, last, gradient, share, by_weight, by_table):
-    """Add to the gradients by the weight (1 or G, K', D), K' >= K a multiple of 6, and by the table.
+def add_gradients(source, memory, turns, gradient, share, by_weight, by_table):
+    """Add to `Sums`, of which a row of those by the table is for ``share`` tokens.
 
-    ``gradient`` (m, D) is that by the tokens of slots ``first`` ... ``last`` - 1 in order. The table has
-    (1 or G or G S or 0, D), each row for ``share`` tokens. The memory is for some multiple of 6 tokens.
+    ``gradient`` (m, D) is that by tokens. Each turn adds to a part of its own: bits do not depend on who took
+    it. The memory is for some multiple of 6 tokens.
     """
-    dim, height = np.uint64(gradient.shape[1]), np.uint64(by_weight.shape[1])
-    most = np.uint64(len(memory.u) // by_weight.shape[1])
-    grouped, one, many = len(by_weight) > 1, len(by_table) == 1, len(by_table) > 1
-    by_token, weights, table = address(gradient), address(by_weight), address(by_table)
-    u, offsets, rows = address(memory.u), address(memory.offsets), address(memory.rows)
-    right, six, lanes = address(memory.right), np.uint64(ROWS), width(by_token)
-    skip = (height - np.uint64(1)) * six  # from tile to tile
-    where = _addresses(source)
-    _list_offsets(where, offsets)
+    _, of_groups, height, dim = by_weight.shape
+    most, rows = len(memory.u) // height, by_table.shape[1]
+    by_token, all_weights, all_tables = address(gradient), address(by_weight), address(by_table)
+    where, work, taken = _addresses(source), _places(memory), address(turns.taken)
+    _list_offsets(where, work.offsets)
     for row in range(ROWS):
-        rows[row] = np.uint64(row) * dim
-    at = first
-    while at < last:
-        end = min(at + np.int64(most), last)
-        base = np.uint64(0)
-        if grouped:
-            end = _end_of_group(where, at, end)
-            base = np.uint64(_group(where, at)) * height * dim
-        tiles = np.uint64(end - at + ROWS - 1) // six
-        for m in range(tiles * six):
-            place = m // six * six * height + m % six
-            if at + np.int64(m) >= end:  # a last tile is filled up with zeros
-                for k in range(height):
-                    u[place + k * six] = 0
-                for column in range(np.uint64(0), dim, lanes):
-                    store(right, column * most + m * lanes, zeros(right))
-                continue
-            sample, token = _token(where, at + np.int64(m))
-            _fetch_ahead(where, at + np.int64(m))
-            _read(where, offsets, sample, token, u, place)
-            line, entry = (np.uint64(at - first) + m) * dim, np.uint64(token // share) * dim
-            for column in range(np.uint64(0), dim, lanes):
-                dy = load(by_token, line + column)
-                store(right, column * most + m * lanes, dy)
-                if many:
-                    store(table, entry + column, add(load(table, entry + column), dy))
-        if one:
-            for column in range(np.uint64(0), dim, lanes):
-                total = _total(beyond(right, column * most), tiles * six)
-                store(table, column, add(load(table, column), total))
-        for k in range(np.uint64(0), height, six):
-            for column in range(np.uint64(0), dim, lanes):
-                left, panel = beyond(u, k * six), beyond(right, column * most)
-                sums = _multiply(left, panel, down=ROWS, along=1, count=six, blocks=tiles, skip=skip)
-                to = beyond(weights, base + k * dim + column)
-                _write(sums, to, rows, to, dim, ROWS - 1, False)
-        at = end
+        work.to[row] = np.uint64(row * dim)
+    turn = take_turn(taken)
+    at = turns.first + turn * turns.step
+    while at < turns.last:
+        until, to = min(at + turns.step, turns.last), beyond(all_weights, np.uint64(turn * of_groups * height * dim))
+        table = beyond(all_tables, np.uint64(turn * rows * dim))
+        while at < until:
+            end, weights = min(at + most, until), to
+            if of_groups > 1:
+                end = _end_of_group(where, at, end)
+                weights = beyond(to, np.uint64(_group(where, at) * height * dim))
+            tiles = np.uint64((end - at + ROWS - 1) // ROWS)
+            for m in range(np.uint64(end - at)):
+                slot, sample, token = _token(where, at + np.int64(m))
+                _fetch_ahead(where, at + np.int64(m))
+                _read(where, work.offsets, sample, token, work.u, _tile(m, height))
+                line = np.uint64(slot if turns.every else at + np.int64(m) - turns.first) * np.uint64(dim)
+                entry = beyond(table, np.uint64(token // share * dim))
+                _take_gradient(beyond(by_token, line), work.right, m, most, dim, entry, rows > 1)
+            for m in range(np.uint64(end - at), tiles * np.uint64(ROWS)):
+                _clear(work, m, most, height, dim)
+            if rows == 1:
+                _add_totals(work.right, tiles, most, dim, table)
+            _add_products(work, tiles, most, height, dim, weights)
+            at = end
+        turn = take_turn(taken)
+        at = turns.first + turn * turns.step
+
+
+@compile_inline
+def _tile(m, height):
+    """Return where the values of token m of those in memory begin."""
+    return m // np.uint64(ROWS) * np.uint64(ROWS * height) + m % np.uint64(ROWS)
+
+
+@compile_inline
+def _take_gradient(dy, right, m, most, dim, entry, many):
+    """Copy the gradient by token m, of ``most``, and add it to an entry of a table of many."""
+    lanes = width(right)
+    for column in range(np.uint64(0), np.uint64(dim), lanes):
+        some = load(dy, column)
+        store(right, column * np.uint64(most) + m * lanes, some)
+        if many:
+            store(entry, column, add(load(entry, column), some))
+
+
+@compile_inline
+def _clear(work, m, most, height, dim):
+    """Let token m, of ``most``, and the gradient by it be 0."""
+    place, lanes = _tile(m, height), width(work.right)
+    for k in range(np.uint64(height)):
+        work.u[place + k * np.uint64(ROWS)] = 0
+    for column in range(np.uint64(0), np.uint64(dim), lanes):
+        store(work.right, column * np.uint64(most) + m * lanes, zeros(work.right))
+
+
+@compile_inline
+def _add_totals(right, tiles, most, dim, table):
+    """Add the sums of gradients to the one row of a table."""
+    lanes = width(right)
+    for column in range(np.uint64(0), np.uint64(dim), lanes):
+        panel, total = beyond(right, column * np.uint64(most)), load(table, column)
+        for m in range(tiles * np.uint64(ROWS)):
+            total = add(total, load(panel, m * lanes))
+        store(table, column, total)
+
+
+@compile_inline
+def _add_products(work, tiles, most, height, dim, weights):
+    """Add the products of values and gradients to (K', D)."""
+    six, lanes = np.uint64(ROWS), width(weights)
+    skip = np.uint64((height - 1) * ROWS)  # from tile to tile
+    for k in range(np.uint64(0), np.uint64(height), six):
+        for column in range(np.uint64(0), np.uint64(dim), lanes):
+            left, panel = beyond(work.u, k * six), beyond(work.right, column * np.uint64(most))
+            sums = _multiply(left, panel, down=ROWS, along=1, count=six, blocks=tiles, skip=skip)
+            to = beyond(weights, k * np.uint64(dim) + column)
+            _write(sums, to, work.to, to, work.to, False)
 
 
 @compile_inline
@@ -193,32 +271,17 @@ def _multiply(left, right, down, along, count, blocks, skip):
 
 
 @compile_inline
-def _total(numbers, count):
-    """Return the sum of so many lanes that follow each other."""
-    total = zeros(numbers)
-    for m in range(count):
-        total = add(total, load(numbers, m * width(numbers)))
-    return total
-
-
-@compile_inline
-def _write(sums, given, start, out, dim, others, past_cache):
-    """Write six rows of lanes, each added to one that is given: its ``start`` is counted from there.
-
-    Rows of the output lie ``dim`` apart. With fewer than five others after the first, the last comes again.
-    """
-    a, b = add(load(given, start[0]), sums[0]), add(load(given, start[1]), sums[1])
-    c, d = add(load(given, start[2]), sums[2]), add(load(given, start[3]), sums[3])
-    e, f = add(load(given, start[4]), sums[4]), add(load(given, start[5]), sums[5])
-    second, third = np.uint64(min(others, 1)) * dim, np.uint64(min(others, 2)) * dim
-    fourth, fifth = np.uint64(min(others, 3)) * dim, np.uint64(min(others, 4)) * dim
-    sixth = np.uint64(min(others, 5)) * dim
-    _put(out, np.uint64(0), a, past_cache)
-    _put(out, second, b, past_cache)
-    _put(out, third, c, past_cache)
-    _put(out, fourth, d, past_cache)
-    _put(out, fifth, e, past_cache)
-    _put(out, sixth, f, past_cache)
+def _write(sums, given, begin, out, to, past_cache):
+    """Write six rows of lanes, each added to one that is given: where both begin is counted from there."""
+    a, b = add(load(given, begin[0]), sums[0]), add(load(given, begin[1]), sums[1])
+    c, d = add(load(given, begin[2]), sums[2]), add(load(given, begin[3]), sums[3])
+    e, f = add(load(given, begin[4]), sums[4]), add(load(given, begin[5]), sums[5])
+    _put(out, to[0], a, past_cache)
+    _put(out, to[1], b, past_cache)
+    _put(out, to[2], c, past_cache)
+    _put(out, to[3], d, past_cache)
+    _put(out, to[4], e, past_cache)
+    _put(out, to[5], f, past_cache)
 
 
 @compile_inline
@@ -258,12 +321,20 @@ def _addresses(source):
 
 
 @compile_inline
+def _places(memory):
+    """Return the memory with addresses in place of its arrays."""
+    return Memory(
+        address(memory.u), address(memory.offsets), address(memory.given), address(memory.to), address(memory.right)
+    )
+
+
+@compile_inline
 def _token(where, position):
-    """Return the sample and the token of a slot, from its position in order."""
+    """Return a slot, its sample and its token, from its position in order."""
     slot = where.order[position] if where.ordered else position
     sample = slot // where.kept
     token = where.visible[slot] if where.some else slot - sample * where.kept
-    return sample, token
+    return slot, sample, token
 
 
 @compile_inline
@@ -277,7 +348,7 @@ def _fetch_ahead(where, slot):
 
 @compile_inline
 def _group(where, position):
-    _, token = _token(where, position)
+    _, _, token = _token(where, position)
     return where.places[4 * token + 2]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hsssl_kernels.spectral_patch_embed.gather import bands_first, by_value
+from hsssl_kernels.spectral_patch_embed.gather import bands_first
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.work import Work
 
@@ -77,15 +77,32 @@ def with_slots(source: Source, visible: Tensor | None, order: Tensor | None) -> 
 
 
 def _by_value(work: Work, by_band: Tensor | None, otherwise: float, wide: torch.dtype) -> Any:
-    """Return the number of every value of every group (G K,), or none where there is no normalisation."""
+    """Return the number of every value of every group (G K,), or none where there is no normalisation.
+
+    A band that is not there has the last one's.
+    """
     if work.mean is None and work.scale is None:
-        return torch.empty(0, dtype=wide).numpy()
+        return _none(wide)
     by_band = torch.full((work.bands,), otherwise) if by_band is None else by_band.detach()
-    return by_value(work, by_band.to(wide)).reshape(-1).numpy()
+    band = _bands_of_values(work.bands, work.patch, work.group, bands_first(work))
+    return by_band.to(wide).numpy().take(band)
 
 
 def _list(x: Tensor | None) -> Any:
-    return (torch.empty(0, dtype=torch.int64) if x is None else x.flatten().contiguous()).numpy()
+    return _none(torch.int64) if x is None else x.flatten().contiguous().numpy()
+
+
+@lru_cache(maxsize=8)
+def _none(dtype: torch.dtype) -> Any:
+    return torch.empty(0, dtype=dtype).numpy()
+
+
+@lru_cache(maxsize=8)
+def _bands_of_values(bands: int, patch: int, group: int, first: bool) -> Any:
+    """Return the band of every value of every group (G K,)."""
+    spots = torch.from_numpy(_spots_of_values(patch, group, first)).view(-1, 3)
+    band = torch.arange(0, bands, group).unsqueeze(1) + spots[:, 2]
+    return band.clamp(max=bands - 1).view(-1).numpy()
 
 
 @lru_cache(maxsize=8)  # every call asks for the same, and a dozen short operations take 1 ms

@@ -58,7 +58,8 @@ def spectral_views_compiled(
     # two parts a thread, so that one held up by another program leaves work to the others
     parts = 2 * threads if threads > 1 and views[0].numel() >= threads * _PART else 1
     size = max(1, -(-batch // parts))
-    run_apart(part, [slice(i, min(i + size, batch)) for i in range(0, batch, size)], threads)
+    slices = [slice(i, min(i + size, batch)) for i in range(0, batch, size)]
+    run_apart(part, slices, threads, here_too=dtype == torch.float32)  # torch narrows
     return views[0], views[1]
 
 
