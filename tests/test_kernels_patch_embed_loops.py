@@ -103,20 +103,54 @@ def test_an_order_that_lists_no_slots_is_refused(order: int) -> None:
         weight_grad(*work, torch.randn(4, 3, 5), True, 0, "torch")
 
 
-def test_sums_have_the_same_bits_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("said", ["no_norm", "visible no_norm", "per_group no_norm", "plain no_norm"])
+def test_results_have_the_same_bits_with_any_number_of_threads_and_shares_of_columns(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiled, "_PART", 1)
-    named, before, found = draw((MANY, "no_norm"), torch.float32), torch.get_num_threads(), []
+    named, before, found = draw((MANY, said), torch.float32), torch.get_num_threads(), []
     weight = named["weight"].requires_grad_()
     try:
-        for threads in (1, 2, 3):
+        for threads, shares in ((1, 1), (2, 1), (3, 1), (1, 2), (3, 2)):
             torch.set_num_threads(threads)
+            monkeypatch.setattr(compiled, "_shares", lambda *_, shares=shares: shares)
             weight.grad = None
-            spectral_patch_embed(**named).square().sum().backward()
-            found.append(weight.grad)
+            tokens = spectral_patch_embed(**named)
+            tokens.square().sum().backward()
+            found.append((tokens.detach(), weight.grad))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+    for tokens, by_weight in found:
+        assert torch.equal(tokens, found[0][0])
+        assert torch.equal(by_weight, found[0][1])
+
+
+def test_few_large_tokens_share_columns_and_are_as_good_as_plain_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shares, turns_of = [], compiled._turns
+    monkeypatch.setattr(compiled, "_PRODUCTS", 1)
+    monkeypatch.setattr(compiled, "_COLUMNS", 16)
+    monkeypatch.setattr(compiled, "_turns", lambda *given: shares.append(given[1:]) or turns_of(*given))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert_as_good_as_torch(
+            draw(((2, 8, 16, 16, 8, 8, 80), "no_norm"), torch.float32), torch.float32, 1e-6
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert shares == [(), (5,)]  # all tokens of each forward, then five times 16 columns
+
+
+def test_no_samples_give_gradients_of_zero() -> None:
+    weight, bias = torch.randn(32, 16, requires_grad=True), torch.randn(32, requires_grad=True)
+    tokens = spectral_patch_embed(torch.randn(0, 4, 4, 8), weight, bias, patch=2, group=4, bands_last=True)
+    assert tokens.shape == (0, 8, 32)
+    tokens.sum().backward()
+    for x in (weight, bias):
+        assert x.grad is not None
+        assert torch.equal(x.grad, torch.zeros_like(x))
 
 
 def test_what_numba_keeps_changes_with_what_goes_into_it() -> None:

@@ -55,6 +55,22 @@ def test_an_error_in_a_thread_is_raised_here_and_no_other_part_begins() -> None:
     assert done == [1, 1]
 
 
+@pytest.mark.parametrize("wrong", ["here", "there"])
+def test_the_calling_thread_takes_parts_too_and_an_error_anywhere_is_raised(wrong: str) -> None:
+    meeting, done, here = threading.Barrier(2, timeout=60), [], threading.get_ident()
+
+    def part(samples: slice) -> None:
+        if samples.start < 2:
+            meeting.wait()  # so that each of two threads has one of these
+            done.append(mine := threading.get_ident() == here)
+            if mine == (wrong == "here"):
+                raise IndexError(f"part {samples.start}")
+
+    with pytest.raises(IndexError, match=r"part [01]"):
+        run_apart(part, [slice(i, i + 1) for i in range(9)], 2, here_too=True)
+    assert sorted(done) == [False, True]
+
+
 def test_parts_may_have_parts() -> None:
     done = []
     slices = [slice(i, i + 1) for i in range(6)]

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
-from hsssl_kernels.embed_views.source import Source, run_parts
+from hsssl_kernels.embed_views.source import Source, parts_of, run_parts
 from hsssl_kernels.pages import empty_again
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_patch_embed.compiled import (
     add_slots,
+    cleared,
     embed_slots,
+    empty_sums,
     goes_past_cache,
     lay_out,
     memory_for_sums,
     memory_for_tokens,
-    no_sums,
     total,
 )
 from hsssl_kernels.spectral_patch_embed.grouping import check_range
@@ -33,7 +34,6 @@ from hsssl_kernels.spectral_views.strengths import strengths_of
 
 if TYPE_CHECKING:
     from hsssl_kernels.spectral_patch_embed.loops import Source as Read
-    from hsssl_kernels.spectral_patch_embed.loops import Sums
 
 __all__ = ["embed_views_compiled", "grad_compiled", "takes_loops"]
 
@@ -75,18 +75,18 @@ def grad_compiled(
     _check_visible(source)
     dim, template = pair[0].shape[2], _work(source, _memory(source, 1)[0])
     by_tokens = [gradient.reshape(-1, dim) for gradient in pair]
-    found: dict[int, Sums] = {}
+    parts = parts_of(source)
+    sums = empty_sums(template, by_tokens[0], grouped, rows, len(parts))
 
     @torch.no_grad()  # the mode is a thread's own
     def part(samples: slice) -> None:
-        found[samples.start] = no_sums(template, by_tokens[0], grouped, rows)
-        memory = memory_for_sums(found[samples.start])
+        own, memory = cleared(sums, parts.index(samples)), memory_for_sums(sums)
         for view, slots, read, order in _blocks(source, samples, grouped, compute_dtype(pair[0])):
             gradient = by_tokens[view][slots]
-            add_slots(read, found[samples.start], slice(0, len(gradient)), order, gradient, memory)
+            add_slots(read, own, slice(0, len(gradient)), order, gradient, memory)
 
     run_parts(source, part, here_too=True)
-    return total(template, [found[first] for first in sorted(found)], dim)
+    return total(template, sums, dim)
 
 
 def _check_visible(source: Source) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hsssl_kernels.parallel import run_apart
 
-__all__ = ["Source", "run_parts"]
+__all__ = ["Source", "parts_of", "run_parts"]
 
 # Values that are worth a thread's start.
 _PART = 2**20
@@ -56,10 +56,14 @@ def run_parts(
 
     ``here_too`` is that of `run_apart`.
     """
+    run_apart(part, parts_of(source, alone), torch.get_num_threads(), here_too=here_too)
+
+
+def parts_of(source: Source, alone: bool = False) -> list[slice]:
+    """Return the samples that `run_parts` takes at once."""
     batch, values = len(source.centres), source.cube.shape[2] * source.patch_size**2
     threads = 1 if alone or source.cube.device.type != "cpu" else torch.get_num_threads()
     # four parts a thread, so that one held up by another program leaves work to the others
     parts = 4 * threads if threads > 1 and 2 * batch * values >= threads * _PART else 1
     size = max(1, -(-batch // parts))
-    slices = [slice(i, min(i + size, batch)) for i in range(0, max(1, batch), size)]
-    run_apart(part, slices, threads, here_too=here_too)
+    return [slice(i, min(i + size, batch)) for i in range(0, max(1, batch), size)]

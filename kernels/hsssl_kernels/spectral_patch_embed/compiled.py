@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import iadd
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,10 +11,11 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
+from hsssl_kernels.pages import empty_again
 from hsssl_kernels.parallel import run_apart
-from hsssl_kernels.spectral_patch_embed.gather import bands_first, in_weight_order
+from hsssl_kernels.spectral_patch_embed.gather import bands_first
 from hsssl_kernels.spectral_patch_embed.output import Output
-from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of
+from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of, values_of_weight
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Projection",
-    "Sums",
     "add_slots",
+    "cleared",
     "embed_compiled",
     "embed_slots",
+    "empty_sums",
     "goes_past_cache",
     "lay_out",
     "memory_for_sums",
     "memory_for_tokens",
-    "no_sums",
     "takes_loops",
     "total",
     "weight_grad_compiled",
@@ -43,8 +43,11 @@ _ROWS = 2**17
 _PAST_CACHE = 2**25
 # Values and results, or products, that are worth a thread's turn; and how many turns there are at most.
 _PART, _PRODUCTS, _PARTS = 2**19, 2**25, 16
-# Tokens to sum over at once: their values and gradients stay in the cache. Fewer of very large ones.
-_TOKENS, _MEMORY = 96, 2**20
+# Columns of gradients for which a turn gathers values anew.
+_COLUMNS = 256
+# Tokens to sum over at once, so that their values and gradients stay in the cache; more where so many sums do
+# not; and the most numbers of them.
+_TOKENS, _MORE_TOKENS, _SUMS, _MEMORY = 96, 384, 2**19, 2**20
 
 
 def takes_loops(work: Work) -> bool:
@@ -78,7 +81,7 @@ def embed_compiled(
     """Return what `embed_blocked` does, from the same."""
     order, projection = order_by_group(work, len(weight) > 1), lay_out(work, weight, table)
     source, output = source_of(work, compute_dtype(weight), order), Output.of(work, weight, norm, keep)
-    past_cache, parts, threads = goes_past_cache(output.tokens), _parts(work, weight.shape[1]), torch.get_num_threads()
+    past_cache, parts = goes_past_cache(output.tokens), _parts(work, weight.shape[1])
     turns = _turns(parts) if _is_written_whole(output, projection) else None
 
     @torch.no_grad()  # the mode is a thread's own
@@ -86,7 +89,7 @@ def embed_compiled(
         memory = memory_for_tokens(projection)
         embed_slots(source, projection, slots, order, output, past_cache, memory, turns)
 
-    run_apart(part, parts if turns is None else parts[:threads], threads, here_too=turns is not None)
+    _run(part, parts, turns)
     return output.result(work.kept)
 
 
@@ -94,19 +97,19 @@ def weight_grad_compiled(work: Work, gradient: Tensor, grouped: bool, rows: int)
     """Return what `weight_grad_blocked` does, from the same."""
     order, dim = order_by_group(work, grouped), gradient.shape[2]
     source, gradient = source_of(work, compute_dtype(gradient), order), gradient.reshape(-1, dim)
-    # sums of a part take as long as some values and gradients
-    least = 2 * (work.groups if grouped else 1) * work.values * dim // (work.values + dim)
-    parts, threads = _parts(work, dim, least), torch.get_num_threads()
-    sums = no_sums(work, gradient, grouped, rows, len(parts))
-    turns = _turns(parts) if _is_read_whole(gradient, sums) else None
+    # sums of a part take little beside its values and gradients
+    least = 8 * (work.groups if grouped else 1) * work.values * dim // (work.values + dim)
+    parts = _parts(work, dim, least)
+    sums = empty_sums(work, gradient, grouped, rows, len(parts))
+    turns = _turns(parts, _shares(work, dim, len(parts))) if _is_read_whole(gradient, sums) else None
 
     @torch.no_grad()  # the mode is a thread's own
     def part(slots: slice) -> None:
-        own = sums.part(slots.start // max(1, parts[0].stop)) if turns is None else sums
+        own = cleared(sums, slots.start // max(1, parts[0].stop)) if turns is None else sums
         add_slots(source, own, slots, order, gradient, memory_for_sums(sums), turns)
 
-    run_apart(part, parts if turns is None else parts[:threads], threads, here_too=turns is not None)
-    return total(work, [sums], dim)
+    _run(part, parts, turns)
+    return total(work, sums, dim)
 
 
 def lay_out(work: Work, weight: Tensor, table: Tensor | None) -> Projection:
@@ -136,7 +139,7 @@ def embed_slots(
     from hsssl_kernels.spectral_patch_embed.loops import Turns, embed_tokens
 
     if _is_written_whole(output, projection):
-        turns = Turns.of(slots, slots.stop - slots.start, True) if turns is None else turns
+        turns = turns or Turns.of(slots, slots.stop - slots.start, True)
         embed_tokens(source, memory, turns, *projection, output.tokens.numpy(), past_cache)
         return
     table, dim = torch.from_numpy(projection.table), output.tokens.shape[1]
@@ -149,14 +152,21 @@ def embed_slots(
         output.write(place if order is None else order[place], rows[:, :dim])
 
 
-def no_sums(work: Work, gradient: Tensor, grouped: bool, rows: int, parts: int = 1) -> Sums:
-    """Return sums of 0, for gradients by tokens (m, D)."""
-    from hsssl_kernels.spectral_patch_embed.loops import Sums
+def empty_sums(work: Work, gradient: Tensor, grouped: bool, rows: int, parts: int) -> Sums:
+    """Return sums of any values for gradients by tokens (m, D)."""
+    from hsssl_kernels.spectral_patch_embed.loops import ROWS, Sums
 
     wide, dim = compute_dtype(gradient), gradient.shape[1]
-    dim += -dim % _lanes(wide)
-    name = "float64" if wide == torch.float64 else "float32"
-    return Sums.of(name, parts, work.groups if grouped else 1, work.values, rows, dim)
+    high, across = -(-work.values // ROWS) * ROWS, dim + -dim % _lanes(wide)
+    shapes = (parts, work.groups if grouped else 1, high, across), (parts, rows, across)
+    return Sums(*(empty_again(shape, wide, gradient.device).numpy() for shape in shapes))
+
+
+def cleared(sums: Sums, part: int) -> Sums:
+    """Return a part of sums, all 0 now."""
+    for x in (own := sums.part(part)):
+        x.fill(0)
+    return own
 
 
 def add_slots(
@@ -168,16 +178,16 @@ def add_slots(
     memory: Memory,
     turns: Turns | None = None,
 ) -> None:
-    """Add what gradients (B V, D) by tokens give for slots, or for those that an order has there; or for turns.
+    """Add what gradients (B V, D) by tokens give for slots, or for those that an order has there.
 
-    Each turn has a part of the sums.
+    Or for turns, which write to sums of any values.
     """
     from hsssl_kernels.spectral_patch_embed.loops import Turns, add_gradients
 
     share = source.tokens // max(1, sums.by_table.shape[1])
     if _is_read_whole(gradient, sums):
-        turns = Turns.of(slots, slots.stop - slots.start, True) if turns is None else turns
-        add_gradients(source, memory, turns, gradient.numpy(), share, *sums)
+        turns = turns or Turns.of(slots, slots.stop - slots.start, True)
+        add_gradients(source, memory, turns, gradient.detach().numpy(), share, *sums)
         return
     wide, step = compute_dtype(gradient), max(1, _ROWS // sums.by_weight.shape[3])
     for first in range(slots.start, slots.stop, step):
@@ -187,13 +197,20 @@ def add_slots(
         add_gradients(source, memory, Turns.of(place, step, False), dy.numpy(), share, *sums)
 
 
-def total(work: Work, found: list[Sums], dim: int) -> tuple[Tensor, Tensor]:
+def total(work: Work, sums: Sums, dim: int) -> tuple[Tensor, Tensor]:
     """Return the gradients by the weight (1 or G, D, K) and by the table: sums of all parts, in order."""
-    by_weight, by_table = (  # not by torch, whose threads would stay awake
-        torch.from_numpy(reduce(iadd, (x.sum(0) for x in each)))
-        for each in zip(*found, strict=True)
-    )
-    return in_weight_order(work, by_weight[:, : work.values, :dim]).mT, by_table[:, :dim]
+    from hsssl_kernels.spectral_patch_embed.loops import add_up
+
+    by_weight, values, threads = sums.by_weight, values_of_weight(work), torch.get_num_threads()
+    wide = torch.float64 if by_weight.dtype.itemsize == 8 else torch.float32
+    out = empty_again((by_weight.shape[1], dim, work.values), wide, torch.device("cpu"))
+    step = max(1, -(-dim // threads)) if by_weight.size >= _PART else dim
+
+    def part(columns: slice) -> None:
+        add_up(by_weight, values, columns.start, columns.stop, out.numpy())
+
+    run_apart(part, [slice(i, min(i + step, dim)) for i in range(0, dim, step)], threads, here_too=True)
+    return out, torch.from_numpy(sums.by_table.sum(0))[:, :dim]
 
 
 def _is_written_whole(output: Output, projection: Projection) -> bool:
@@ -204,9 +221,9 @@ def _is_written_whole(output: Output, projection: Projection) -> bool:
 
 
 def _is_read_whole(gradient: Tensor, sums: Sums) -> bool:
-    """Return whether loops read gradients (B V, D) where they are."""
+    """Return whether there are gradients (B V, D), and loops read them where they are."""
     same = gradient.dtype == compute_dtype(gradient) and gradient.shape[1] == sums.by_weight.shape[3]
-    return same and gradient.is_contiguous()
+    return same and gradient.is_contiguous() and len(gradient) > 0
 
 
 def _lanes(wide: torch.dtype) -> int:
@@ -233,15 +250,30 @@ def memory_for_sums(sums: Sums) -> Memory:
     from hsssl_kernels.spectral_patch_embed.loops import ROWS, Memory
 
     _, _, high, across = sums.by_weight.shape
-    tokens = max(ROWS, min(_TOKENS, _MEMORY // (high + across)) // ROWS * ROWS)
+    tokens = _TOKENS if high * across <= _SUMS else _MORE_TOKENS
+    tokens = max(ROWS, min(tokens, _MEMORY // (high + across)) // ROWS * ROWS)
     return Memory.of(sums.by_weight.dtype.name, high, tokens, across)
 
 
-def _turns(parts: list[slice]) -> Turns:
-    """Return turns of threads at parts."""
+def _run(part: Callable[[slice], None], parts: list[slice], turns: Turns | None) -> None:
+    """Call ``part`` for parts, or in each thread once where they take turns."""
+    threads = torch.get_num_threads()
+    if turns is not None:
+        parts = [slice(0, parts[-1].stop)] * min(threads, turns.shares * len(parts))
+    run_apart(part, parts, threads, here_too=turns is not None)
+
+
+def _turns(parts: list[slice], shares: int = 1) -> Turns:
+    """Return turns of threads at parts, or at shares of their columns."""
     from hsssl_kernels.spectral_patch_embed.loops import Turns
 
-    return Turns.of(slice(0, parts[-1].stop), parts[0].stop, True)
+    return Turns.of(slice(0, parts[-1].stop), parts[0].stop, True, shares, True)
+
+
+def _shares(work: Work, dim: int, parts: int) -> int:
+    """Return among how many turns to share the columns of each part: more where parts are few and large."""
+    worth = work.batch * work.kept * work.values * dim // (_PRODUCTS * parts)
+    return max(1, min(_PARTS // parts, worth, dim // _COLUMNS))
 
 
 def _parts(work: Work, dim: int, least: int = 1) -> list[slice]:

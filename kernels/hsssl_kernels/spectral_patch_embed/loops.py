@@ -29,7 +29,7 @@ from hsssl_kernels.lanes import (
 )
 from hsssl_kernels.loops import compile_and_keep, compile_inline
 
-__all__ = ["LANES", "ROWS", "Memory", "Source", "Sums", "Turns", "add_gradients", "embed_tokens"]
+__all__ = ["LANES", "ROWS", "Memory", "Source", "Sums", "Turns", "add_gradients", "add_up", "embed_tokens"]
 
 # Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
 LANES = "0d3819d86597a741"
@@ -81,20 +81,15 @@ class Memory(NamedTuple):
     def of(cls, dtype: str, height: int, tokens: int, dim: int = 0) -> Memory:
         """Return memory for so many tokens of as many values, and gradients of so many numbers by them."""
         u, right = np.zeros(height * tokens, dtype), np.zeros(tokens * dim, dtype)
-        return cls(u, np.zeros(2 * height, np.int64), *np.zeros((2, ROWS), np.uint64), right)
+        given, to = np.zeros((2, ROWS), np.uint64)
+        return cls(u, np.zeros(2 * height, np.int64), given, to, right)
 
 
 class Sums(NamedTuple):
-    """Gradients that loops add to: P parts that are added up at the end."""
+    """Gradients that loops add to: P parts that `add_up` adds up."""
 
     by_weight: Any  # (P, 1 or G, K', D), K' >= K a multiple of 6
     by_table: Any  # (P, 1 or G or G S or 0, D)
-
-    @classmethod
-    def of(cls, dtype: str, parts: int, groups: int, values: int, rows: int, dim: int) -> Sums:
-        """Return sums of 0."""
-        by_weight = np.zeros((parts, groups, -(-values // ROWS) * ROWS, dim), dtype)
-        return cls(by_weight, np.zeros((parts, rows, dim), dtype))
 
     def part(self, which: int) -> Sums:
         """Return one part."""
@@ -102,18 +97,20 @@ class Sums(NamedTuple):
 
 
 class Turns(NamedTuple):
-    """Which slots threads take in turn: ``first`` ... ``last`` - 1, ``step`` at once."""
+    """What threads take in turn: ``step`` slots of ``first`` ... ``last`` - 1, or a share of the columns."""
 
     taken: Any  # (1,) how many turns were taken
     first: int
     last: int
     step: int
+    shares: int  # of the columns of gradients: as many turns in a row are at the same slots
     every: bool  # whether arrays by token have a row for every slot there is, or for these alone in order
+    fresh: bool  # whether sums of gradients begin here, whatever their memory holds
 
     @classmethod
-    def of(cls, slots: slice, step: int, every: bool) -> Turns:
+    def of(cls, slots: slice, step: int, every: bool, shares: int = 1, fresh: bool = False) -> Turns:
         """Return turns that none has taken."""
-        return cls(np.zeros(1, np.int64), slots.start, slots.stop, max(1, step), every)
+        return cls(np.zeros(1, np.int64), slots.start, slots.stop, max(1, step), shares, every, fresh)
 
 
 @compile_and_keep
@@ -140,11 +137,12 @@ def embed_tokens(source, memory, turns, panels, table, share, out, past_cache):
             for row in range(ROWS):
                 here = min(at + row, end - 1)  # fewer are filled up with the last one
                 slot, sample, token = _token(where, here)
-                _fetch_ahead(where, here)
                 _read(where, work.offsets, sample, token, work.u, np.uint64(row))
                 work.given[row] = np.uint64(token // share) * dim
                 work.to[row] = np.uint64(slot if turns.every else here - turns.first) * dim
+            next_fetched, lines = _ahead(where, at, end, 1, dim // lanes)
             for column in range(np.uint64(0), dim, lanes):
+                next_fetched = _fetch(where, next_fetched, lines)
                 right = beyond(panel, column * count)
                 sums = _multiply(work.u, right, down=1, along=ROWS, count=count, blocks=1, skip=0)
                 _write(sums, beyond(given, column), work.given, beyond(tokens, column), work.to, past_cache)
@@ -157,42 +155,81 @@ def embed_tokens(source, memory, turns, panels, table, share, out, past_cache):
 def add_gradients(source, memory, turns, gradient, share, by_weight, by_table):
     """Add to `Sums`, of which a row of those by the table is for ``share`` tokens.
 
-    ``gradient`` (m, D) is that by tokens. Each turn adds to a part of its own: bits do not depend on who took
-    it. The memory is for some multiple of 6 tokens.
+    ``gradient`` (m, D) is that by tokens. Turns at the same slots add to one part, each to its columns: bits
+    do not depend on how many threads there are. The memory is for some multiple of 6 tokens.
     """
     _, of_groups, height, dim = by_weight.shape
-    most, rows = len(memory.u) // height, by_table.shape[1]
+    most, rows, groups_apart = len(memory.u) // height, by_table.shape[1], height * dim
     by_token, all_weights, all_tables = address(gradient), address(by_weight), address(by_table)
     where, work, taken = _addresses(source), _places(memory), address(turns.taken)
     _list_offsets(where, work.offsets)
     for row in range(ROWS):
         work.to[row] = np.uint64(row * dim)
     turn = take_turn(taken)
-    at = turns.first + turn * turns.step
+    at = turns.first + turn // turns.shares * turns.step
     while at < turns.last:
-        until, to = min(at + turns.step, turns.last), beyond(all_weights, np.uint64(turn * of_groups * height * dim))
-        table = beyond(all_tables, np.uint64(turn * rows * dim))
+        until, part = min(at + turns.step, turns.last), turn // turns.shares
+        begin, stop = _columns(turn % turns.shares, turns.shares, dim, width(by_token))
+        to = beyond(all_weights, np.uint64(part * of_groups * groups_apart))
+        table = beyond(all_tables, np.uint64(part * rows * dim))
+        if turns.fresh:
+            _begin(to, np.uint64(of_groups * height), dim, begin, stop)
+            _begin(table, np.uint64(rows), dim, begin, stop)
         while at < until:
             end, weights = min(at + most, until), to
             if of_groups > 1:
                 end = _end_of_group(where, at, end)
-                weights = beyond(to, np.uint64(_group(where, at) * height * dim))
+                weights = beyond(to, np.uint64(_group(where, at) * groups_apart))
             tiles = np.uint64((end - at + ROWS - 1) // ROWS)
             for m in range(np.uint64(end - at)):
-                slot, sample, token = _token(where, at + np.int64(m))
-                _fetch_ahead(where, at + np.int64(m))
+                here = at + np.int64(m)
+                slot, sample, token = _token(where, here)
                 _read(where, work.offsets, sample, token, work.u, _tile(m, height))
-                line = np.uint64(slot if turns.every else at + np.int64(m) - turns.first) * np.uint64(dim)
+                dy = beyond(by_token, np.uint64((slot if turns.every else here - turns.first) * dim))
                 entry = beyond(table, np.uint64(token // share * dim))
-                _take_gradient(beyond(by_token, line), work.right, m, most, dim, entry, rows > 1)
+                _take_gradient(dy, work.right, m, most, begin, stop, entry, rows > 1)
             for m in range(np.uint64(end - at), tiles * np.uint64(ROWS)):
-                _clear(work, m, most, height, dim)
+                _clear(work, m, most, height, begin, stop)
             if rows == 1:
-                _add_totals(work.right, tiles, most, dim, table)
-            _add_products(work, tiles, most, height, dim, weights)
+                _add_totals(work.right, tiles, most, begin, stop, table)
+            ahead = _ahead(where, at, end, most, np.uint64(height // ROWS) * (stop - begin) // width(to))
+            _add_products(where, ahead, work, tiles, most, height, dim, begin, stop, weights)
             at = end
         turn = take_turn(taken)
-        at = turns.first + turn * turns.step
+        at = turns.first + turn // turns.shares * turns.step
+
+
+@compile_and_keep
+def add_up(parts, values, first, last, out):
+    """Write (n, D, K) the sums of parts (P, n, K', D'), for columns ``first`` ... ``last`` - 1 of D.
+
+    Number k of K has those of value ``values[k]``.
+    """
+    for group in range(len(out)):
+        # a line of the cache, of 8 values: those of more could push out each other
+        for begin in range(first, last, 16):
+            for least in range(0, len(values), 8):
+                for column in range(begin, min(begin + 16, last)):
+                    for k in range(least, min(least + 8, len(values))):
+                        total = parts[0, group, values[k], column]
+                        for part in range(1, len(parts)):
+                            total += parts[part, group, values[k], column]
+                        out[group, column, k] = total
+
+
+@compile_inline
+def _begin(sums, rows, dim, begin, stop):
+    """Let columns of sums (rows, D) be 0."""
+    for row in range(rows):
+        for column in range(begin, stop, width(sums)):
+            store(sums, row * np.uint64(dim) + column, zeros(sums))
+
+
+@compile_inline
+def _columns(which, shares, dim, lanes):
+    """Return where a share of the columns begins, and the next."""
+    panels = dim // np.int64(lanes)
+    return np.uint64(which * panels // shares) * lanes, np.uint64((which + 1) * panels // shares) * lanes
 
 
 @compile_inline
@@ -202,10 +239,10 @@ def _tile(m, height):
 
 
 @compile_inline
-def _take_gradient(dy, right, m, most, dim, entry, many):
-    """Copy the gradient by token m, of ``most``, and add it to an entry of a table of many."""
+def _take_gradient(dy, right, m, most, begin, stop, entry, many):
+    """Copy columns of the gradient by token m, of ``most``, and add them to an entry of a table of many."""
     lanes = width(right)
-    for column in range(np.uint64(0), np.uint64(dim), lanes):
+    for column in range(begin, stop, lanes):
         some = load(dy, column)
         store(right, column * np.uint64(most) + m * lanes, some)
         if many:
@@ -213,20 +250,20 @@ def _take_gradient(dy, right, m, most, dim, entry, many):
 
 
 @compile_inline
-def _clear(work, m, most, height, dim):
+def _clear(work, m, most, height, begin, stop):
     """Let token m, of ``most``, and the gradient by it be 0."""
     place, lanes = _tile(m, height), width(work.right)
     for k in range(np.uint64(height)):
         work.u[place + k * np.uint64(ROWS)] = 0
-    for column in range(np.uint64(0), np.uint64(dim), lanes):
+    for column in range(begin, stop, lanes):
         store(work.right, column * np.uint64(most) + m * lanes, zeros(work.right))
 
 
 @compile_inline
-def _add_totals(right, tiles, most, dim, table):
+def _add_totals(right, tiles, most, begin, stop, table):
     """Add the sums of gradients to the one row of a table."""
     lanes = width(right)
-    for column in range(np.uint64(0), np.uint64(dim), lanes):
+    for column in range(begin, stop, lanes):
         panel, total = beyond(right, column * np.uint64(most)), load(table, column)
         for m in range(tiles * np.uint64(ROWS)):
             total = add(total, load(panel, m * lanes))
@@ -234,16 +271,20 @@ def _add_totals(right, tiles, most, dim, table):
 
 
 @compile_inline
-def _add_products(work, tiles, most, height, dim, weights):
-    """Add the products of values and gradients to (K', D)."""
-    six, lanes = np.uint64(ROWS), width(weights)
-    skip = np.uint64((height - 1) * ROWS)  # from tile to tile
-    for k in range(np.uint64(0), np.uint64(height), six):
-        for column in range(np.uint64(0), np.uint64(dim), lanes):
-            left, panel = beyond(work.u, k * six), beyond(work.right, column * np.uint64(most))
-            sums = _multiply(left, panel, down=ROWS, along=1, count=six, blocks=tiles, skip=skip)
-            to = beyond(weights, k * np.uint64(dim) + column)
-            _write(sums, to, work.to, to, work.to, False)
+def _add_products(where, ahead, work, tiles, most, height, dim, begin, stop, weights):
+    """Add the products of values and gradients to columns of (K', D), and fetch what is ahead meanwhile."""
+    next_fetched, lines = ahead
+    skip = (height - 1) * ROWS  # from tile to tile
+    for k in range(np.uint64(0), np.uint64(height), np.uint64(ROWS)):
+        left = beyond(work.u, k * np.uint64(ROWS))
+        for column in range(begin, stop, width(weights)):
+            next_fetched = _fetch(where, next_fetched, lines)
+            right, entry = (
+                beyond(work.right, column * np.uint64(most)),
+                beyond(weights, k * np.uint64(dim) + column),
+            )
+            sums = _multiply(left, right, down=ROWS, along=1, count=ROWS, blocks=tiles, skip=skip)
+            _write(sums, entry, work.to, entry, work.to, False)
 
 
 @compile_inline
@@ -324,7 +365,11 @@ def _addresses(source):
 def _places(memory):
     """Return the memory with addresses in place of its arrays."""
     return Memory(
-        address(memory.u), address(memory.offsets), address(memory.given), address(memory.to), address(memory.right)
+        address(memory.u),
+        address(memory.offsets),
+        address(memory.given),
+        address(memory.to),
+        address(memory.right),
     )
 
 
@@ -338,12 +383,24 @@ def _token(where, position):
 
 
 @compile_inline
-def _fetch_ahead(where, slot):
-    """Fetch a share of the next sample: tokens wanted here and there would wait for the memory one by one."""
-    begin = np.uint64((slot + where.kept) * where.ahead)
-    end = min(begin + np.uint64(where.ahead), np.uint64(where.length))
-    for n in range(begin, end, np.uint64(where.line)):
+def _ahead(where, at, end, most, times):
+    """Return where what slots should fetch of a sample to come begins, and how many lines at a time.
+
+    Tokens wanted here and there would wait for the memory one by one; lines fetched all at once would wait
+    for each other. Up to ``most`` slots after these are read before the next products.
+    """
+    distance = (most + where.kept - 1) // where.kept * where.kept
+    count, a_time = np.uint64((end - at) * where.ahead), np.uint64(where.line) * times
+    return np.uint64((at + distance) * where.ahead), (count + a_time - np.uint64(1)) // a_time
+
+
+@compile_inline
+def _fetch(where, begin, lines):
+    """Fetch so many lines; return where the next begin."""
+    end = begin + lines * np.uint64(where.line)
+    for n in range(begin, min(end, np.uint64(where.length)), np.uint64(where.line)):
         fetch(where.raw, n)
+    return end
 
 
 @compile_inline

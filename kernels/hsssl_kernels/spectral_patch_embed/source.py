@@ -15,7 +15,7 @@ from hsssl_kernels.spectral_patch_embed.work import Work
 if TYPE_CHECKING:
     from hsssl_kernels.spectral_patch_embed.loops import Source
 
-__all__ = ["order_by_group", "source_of", "with_slots"]
+__all__ = ["order_by_group", "source_of", "values_of_weight", "with_slots"]
 
 # Tokens of a group in a row where each group has a weight.
 _IN_A_ROW = 256
@@ -69,6 +69,11 @@ def source_of(work: Work, wide: torch.dtype, order: Tensor | None) -> Source:
     )
 
 
+def values_of_weight(work: Work) -> Any:
+    """Return which of the gathered values each of a weight's K numbers belongs to (K,)."""
+    return _values_of_weight(work.patch, work.group, bands_first(work))
+
+
 def with_slots(source: Source, visible: Tensor | None, order: Tensor | None) -> Source:
     """Return the source of other samples in the same memory, of which as many tokens are wanted."""
     if visible is None and order is None:
@@ -112,6 +117,12 @@ def _places_of_tokens(groups: int, space: int, wide: int, patch: int, group: int
     return (
         torch.stack([place // wide * patch, place % wide * patch, which, which * group], 1).view(-1).numpy()
     )
+
+
+@lru_cache(maxsize=8)
+def _values_of_weight(patch: int, group: int, first: bool) -> Any:
+    values = torch.arange(patch**2 * group)
+    return (values.view(group, -1).mT.flatten() if first else values).numpy()
 
 
 @lru_cache(maxsize=8)
