@@ -63,7 +63,7 @@ def embed_views_compiled(source: Source, weight: Tensor, table: Tensor | None) -
             output = Output(tokens[view][slots])
             embed_slots(read, projection, slice(0, len(output.tokens)), order, output, past_cache, memory)
 
-    run_parts(source, part, here_too=True)
+    run_parts(source, part)
     a, b = (x.view(-1, source.tokens, dim) for x in tokens)
     return a, b
 
@@ -85,7 +85,7 @@ def grad_compiled(
             gradient = by_tokens[view][slots]
             add_slots(read, own, slice(0, len(gradient)), order, gradient, memory)
 
-    run_parts(source, part, here_too=True)
+    run_parts(source, part)
     return total(template, sums, dim)
 
 
