@@ -42,7 +42,7 @@ _ROWS = 2**17
 # Bytes of tokens of which none would still be in the cache when they are read.
 _PAST_CACHE = 2**25
 # Values and results, or products, that are worth a thread's turn; and how many turns there are at most.
-_PART, _PRODUCTS, _PARTS = 2**19, 2**25, 16
+_PART, _PRODUCTS, _PARTS = 2**18, 2**24, 16
 # Columns of gradients for which a turn gathers values anew.
 _COLUMNS = 256
 # Tokens to sum over at once, so that their values and gradients stay in the cache; more where so many sums do
