@@ -12,6 +12,7 @@ from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.embed_views.source import Source, parts_of, run_parts
 from hsssl_kernels.pages import empty_again
+from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_patch_embed.compiled import (
     add_slots,
@@ -85,7 +86,7 @@ def grad_compiled(
             gradient = by_tokens[view][slots]
             add_slots(read, own, slice(0, len(gradient)), order, gradient, memory)
 
-    run_parts(source, part)
+    run_apart(part, parts, torch.get_num_threads())
     return total(template, sums, dim)
 
 

@@ -49,14 +49,9 @@ class Source(NamedTuple):
         return self.groups * self.space if self.visible is None else self.visible.shape[2]
 
 
-def run_parts(
-    source: Source, part: Callable[[slice], None], *, alone: bool = False, here_too: bool = False
-) -> None:
-    """Call ``part`` for samples of the batch: on a CPU in threads, unless they are to stay alone.
-
-    ``here_too`` is that of `run_apart`.
-    """
-    run_apart(part, parts_of(source, alone), torch.get_num_threads(), here_too=here_too)
+def run_parts(source: Source, part: Callable[[slice], None], alone: bool = False) -> None:
+    """Call ``part`` for samples of the batch: on a CPU in threads, unless they are to stay alone."""
+    run_apart(part, parts_of(source, alone), torch.get_num_threads())
 
 
 def parts_of(source: Source, alone: bool = False) -> list[slice]:
