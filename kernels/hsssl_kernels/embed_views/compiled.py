@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from hsssl_kernels.embed_views.source import Source, parts_of, run_parts
 from hsssl_kernels.pages import empty_again
 from hsssl_kernels.parallel import run_apart
 from hsssl_kernels.random import stream_key
+from hsssl_kernels.spectral_patch_embed.arguments import Source as Read
 from hsssl_kernels.spectral_patch_embed.compiled import (
     add_slots,
     cleared,
@@ -32,9 +32,6 @@ from hsssl_kernels.spectral_patch_embed.work import Work
 from hsssl_kernels.spectral_views.compiled import view_maker
 from hsssl_kernels.spectral_views.spec import ViewSpec
 from hsssl_kernels.spectral_views.strengths import strengths_of
-
-if TYPE_CHECKING:
-    from hsssl_kernels.spectral_patch_embed.loops import Source as Read
 
 __all__ = ["embed_views_compiled", "grad_compiled", "takes_loops"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +13,11 @@ from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.pages import empty_again
 from hsssl_kernels.parallel import run_apart
+from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Memory, Source, Sums, Turns
 from hsssl_kernels.spectral_patch_embed.gather import bands_first
 from hsssl_kernels.spectral_patch_embed.output import Output
 from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of, values_of_weight
 from hsssl_kernels.spectral_patch_embed.work import Work
-
-if TYPE_CHECKING:
-    from hsssl_kernels.spectral_patch_embed.loops import Memory, Source, Sums, Turns
 
 __all__ = [
     "Projection",
@@ -136,7 +134,7 @@ def embed_slots(
     turns: Turns | None = None,
 ) -> None:
     """Write the tokens of slots, or of those that an order has there; or of what turns there are."""
-    from hsssl_kernels.spectral_patch_embed.loops import Turns, embed_tokens
+    from hsssl_kernels.spectral_patch_embed.loops import embed_tokens
 
     if _is_written_whole(output, projection):
         turns = turns or Turns.of(slots, slots.stop - slots.start, True)
@@ -154,8 +152,6 @@ def embed_slots(
 
 def empty_sums(work: Work, gradient: Tensor, grouped: bool, rows: int, parts: int) -> Sums:
     """Return sums of any values for gradients by tokens (m, D)."""
-    from hsssl_kernels.spectral_patch_embed.loops import ROWS, Sums
-
     wide, dim = compute_dtype(gradient), gradient.shape[1]
     high, across = -(-work.values // ROWS) * ROWS, dim + -dim % _lanes(wide)
     shapes = (parts, work.groups if grouped else 1, high, across), (parts, rows, across)
@@ -182,7 +178,7 @@ def add_slots(
 
     Or for turns, which write to sums of any values.
     """
-    from hsssl_kernels.spectral_patch_embed.loops import Turns, add_gradients
+    from hsssl_kernels.spectral_patch_embed.loops import add_gradients
 
     share = source.tokens // max(1, sums.by_table.shape[1])
     if _is_read_whole(gradient, sums):
@@ -202,8 +198,7 @@ def total(work: Work, sums: Sums, dim: int) -> tuple[Tensor, Tensor]:
     from hsssl_kernels.spectral_patch_embed.loops import add_up
 
     by_weight, values, threads = sums.by_weight, values_of_weight(work), torch.get_num_threads()
-    wide = torch.float64 if by_weight.dtype.itemsize == 8 else torch.float32
-    out = empty_again((by_weight.shape[1], dim, work.values), wide, torch.device("cpu"))
+    out = empty_again((by_weight.shape[1], dim, work.values), _dtype(by_weight), torch.device("cpu"))
     step = max(1, -(-dim // threads)) if by_weight.size >= _PART else dim
 
     def part(columns: slice) -> None:
@@ -232,6 +227,10 @@ def _lanes(wide: torch.dtype) -> int:
     return BYTES // wide.itemsize
 
 
+def _dtype(array: Any) -> torch.dtype:
+    return torch.from_numpy(array).dtype
+
+
 def _filled(x: Tensor, lanes: int) -> Tensor:
     """Fill rows up with zeros to whole lanes."""
     missing = -x.shape[-1] % lanes
@@ -240,19 +239,15 @@ def _filled(x: Tensor, lanes: int) -> Tensor:
 
 def memory_for_tokens(projection: Projection) -> Memory:
     """Return what `embed_slots` writes to on the way, for one thread."""
-    from hsssl_kernels.spectral_patch_embed.loops import ROWS, Memory
-
-    return Memory.of(projection.table.dtype.name, projection.panels.shape[2], ROWS)
+    return Memory.of(_dtype(projection.table), projection.panels.shape[2], ROWS)
 
 
 def memory_for_sums(sums: Sums) -> Memory:
     """Return what `add_slots` writes to on the way, for one thread."""
-    from hsssl_kernels.spectral_patch_embed.loops import ROWS, Memory
-
     _, _, high, across = sums.by_weight.shape
     tokens = _TOKENS if high * across <= _SUMS else _MORE_TOKENS
     tokens = max(ROWS, min(tokens, _MEMORY // (high + across)) // ROWS * ROWS)
-    return Memory.of(sums.by_weight.dtype.name, high, tokens, across)
+    return Memory.of(_dtype(sums.by_weight), high, tokens, across)
 
 
 def _run(part: Callable[[slice], None], parts: list[slice], turns: Turns | None) -> None:
@@ -265,8 +260,6 @@ def _run(part: Callable[[slice], None], parts: list[slice], turns: Turns | None)
 
 def _turns(parts: list[slice], shares: int = 1) -> Turns:
     """Return turns of threads at parts, or at shares of their columns."""
-    from hsssl_kernels.spectral_patch_embed.loops import Turns
-
     return Turns.of(slice(0, parts[-1].stop), parts[0].stop, True, shares, True)
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hsssl_kernels.spectral_patch_embed.arguments import Source
 from hsssl_kernels.spectral_patch_embed.gather import bands_first
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.work import Work
-
-if TYPE_CHECKING:
-    from hsssl_kernels.spectral_patch_embed.loops import Source
 
 __all__ = ["order_by_group", "source_of", "values_of_weight", "with_slots"]
 
@@ -34,8 +32,6 @@ def order_by_group(work: Work, grouped: bool) -> Tensor | None:
 
 def source_of(work: Work, wide: torch.dtype, order: Tensor | None) -> Source:
     """Return what the loops read."""
-    from hsssl_kernels.spectral_patch_embed.loops import Source
-
     x = work.x.detach()
     reach = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
     raw = torch.as_strided(x, (reach if x.numel() else 0,), (1,))
