@@ -8,8 +8,8 @@ import torch
 
 __all__ = ["ROWS", "Memory", "Source", "Sums", "Turns"]
 
-# Rows of a product at once: with two registers for each, 12 of the 16 that most machines have. `_multiply` and
-# `_write` in loops.py spell them out.
+# Rows of a product at once: with two registers for each, 12 of the 16 that most machines have.
+# `_multiply` and `_write` in loops.py spell them out.
 ROWS = 6
 
 
