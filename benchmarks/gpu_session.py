@@ -28,7 +28,7 @@ import views
 from measure import error, machine, value_and_gradients
 from ops import OPS
 
-from hsssl_kernels import ViewSpec, nt_xent, spectral_views, table, tune
+from hsssl_kernels import ViewSpec, nt_xent, resident_cube, spectral_views, table, tune
 from hsssl_kernels.launch import architecture
 from hsssl_kernels.nt_xent.reference import nt_xent_reference
 from hsssl_kernels.spectral_views.reference import spectral_views_reference
@@ -36,6 +36,11 @@ from hsssl_kernels.spectral_views.reference import spectral_views_reference
 PARTS = ("checks", "tune", "time")
 ROWS, DIMS = 1500, (20, 64, 128, 256, 384, 1024)
 SIZES = [16384, 65536, 262144]
+VIEW_SPECS = {
+    "full": replace(ViewSpec(), smooth=0.5),
+    "no noise": replace(ViewSpec(), smooth=0.5, noise=0.0),
+    "none": ViewSpec.none(),
+}
 
 
 class Job(NamedTuple):
@@ -157,15 +162,17 @@ def check_tile(dim: int, dtype: str, temperature: float, normalize: bool) -> dic
 
 
 def view_jobs() -> list[Job]:
-    """Views of every benchmarked scene with everything drawn and with nothing."""
-    return [Job(check_views, case) for case in product(views.SCENES, run.DTYPES, ("full", "none"))]
+    """Views of every benchmarked scene, as it is and resident, by each specification."""
+    cases = product(views.SCENES, run.DTYPES, VIEW_SPECS, (False, True), (9, views.PATCH))
+    return [Job(check_views, case) for case in cases]
 
 
-def check_views(name: str, dtype: str, kind: str) -> dict[str, Any]:
+def check_views(name: str, dtype: str, kind: str, resident: bool, patch_size: int) -> dict[str, Any]:
     """Compare views with the reference: the same bits."""
-    data = views.scene(name, "cuda")
-    spec = replace(ViewSpec(), smooth=0.5) if kind == "full" else ViewSpec.none()
-    settings = {"patch_size": views.PATCH, "spec": spec, "seed": 3, "step": 5, "dtype": run.DTYPES[dtype]}
+    data, spec = views.scene(name, "cuda"), VIEW_SPECS[kind]
+    if resident:
+        data["cube"] = resident_cube(data["cube"])
+    settings = {"patch_size": patch_size, "spec": spec, "seed": 3, "step": 5, "dtype": run.DTYPES[dtype]}
     ours = spectral_views(backend="triton", **data, **settings)
     right = spectral_views_reference(**data, **settings)
     pairs = list(zip(ours, right, strict=True))

@@ -22,7 +22,7 @@ from measure import copy_gbps, extra_peak_mib, host_ms, machine, times
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hsssl_kernels import ViewSpec, spectral_views
+from hsssl_kernels import ViewSpec, resident_cube, spectral_views
 from hsssl_kernels.pages import release_idle
 
 __all__ = ["SCENES", "PatchDataset", "eager_views", "loader_views", "main", "ours", "scene"]
@@ -202,7 +202,8 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     dtype, batch = DTYPES[options.dtype], options.batch
     data = scene(name, options.device, batch)
     spec = SPECS[kind]
-    given = data | {"centres": data["centres"].cpu()}  # where they are drawn, and checked without waiting
+    # as the sampler holds a scene; centres where they are drawn, and checked without waiting
+    given = data | {"centres": data["centres"].cpu(), "cube": resident_cube(data["cube"])}
     calls: dict[str, Callable[[], Any]] = {
         OURS: lambda: ours(given, spec, dtype),
         "eager": lambda: eager_views(data, spec, dtype),

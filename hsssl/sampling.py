@@ -15,7 +15,8 @@ from hsssl.cube import Cube, not_measured
 from hsssl.spec import Sensor
 from hsssl.views import Views, ViewSpec
 from hsssl_kernels.random import stream_key
-from hsssl_kernels.spectral_views import spectral_views
+from hsssl_kernels.spectral_views import resident_cube, spectral_views
+from hsssl_kernels.spectral_views.lines import resident_line
 
 __all__ = ["ResidentScene", "Scene", "draw_views", "load_resident", "resident_bytes"]
 
@@ -85,7 +86,9 @@ def load_resident(
             values = np.where(void, np.array(sensor.mean, dtype=values.dtype), values)
     on: dict[str, Any] = {"dtype": torch.float32, "device": device}
     return ResidentScene(
-        values=torch.from_numpy(np.ascontiguousarray(values, dtype=_resident_dtype(values))).to(device),
+        values=resident_cube(
+            torch.from_numpy(np.ascontiguousarray(values, dtype=_resident_dtype(values))), device
+        ),
         valid=torch.from_numpy(np.ascontiguousarray(valid)).to(device),
         # on the CPU, where they are drawn and checked without waiting for the device
         centres=torch.from_numpy(np.argwhere(valid) if centres is None else centres),
@@ -95,9 +98,10 @@ def load_resident(
     )
 
 
-def resident_bytes(cube: Cube) -> int:
+def resident_bytes(cube: Cube, device: torch.device | str = "cpu") -> int:
     """Return the bytes a cube takes on the device."""
-    return cube.values.size * _resident_dtype(cube.values).itemsize
+    line = resident_line(cube.bands, torch.device(device))
+    return cube.rows * cube.cols * line * _resident_dtype(cube.values).itemsize
 
 
 def _resident_dtype(values: NDArray[Any]) -> np.dtype[Any]:

@@ -122,7 +122,7 @@ def load_scenes(
     ValueError
         If two strips of a single row each, which is the least, do not fit.
     """
-    sizes = [resident_bytes(cube) for cube in cubes]
+    sizes = [resident_bytes(cube, device) for cube in cubes]
     limit = _limit(torch.device(device), resident_gib)
     if sum(sizes) <= limit:
         return [load_resident(cube, Sensor.of(cube), device) for cube in cubes]

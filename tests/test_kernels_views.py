@@ -17,9 +17,10 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel's module is imported
 pytest.importorskip("triton", reason="the package triton is not installed")
 
-from hsssl_kernels import ViewSpec, spectral_views
+from hsssl_kernels import ViewSpec, resident_cube, spectral_views
 from hsssl_kernels.spectral_views import blocked
 from hsssl_kernels.spectral_views.draws import draw
+from hsssl_kernels.spectral_views.lines import in_lines, is_padded, padded, resident_line
 from hsssl_kernels.spectral_views.reference import spectral_views_reference
 from view_inputs import DEVICE, FULL, NONE, PATHS, inputs, views
 
@@ -76,6 +77,60 @@ def test_the_same_bits_in_several_tiles(path: str, bands: int, patch_size: int) 
     ours = views(path, patch_size=patch_size, spec=FULL, **data)
     right = spectral_views_reference(patch_size=patch_size, spec=FULL, **data)
     assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("bands", "noise"), [(13, 0.0), (13, 0.1), (1, 0.0), (7, 0.1), (20, 0.0)])
+def test_a_cube_in_lines_gives_the_same_bits(path: str, bands: int, noise: float) -> None:
+    data = inputs(bands=bands, n=5)
+    call = {"path": path, "patch_size": 5, "spec": replace(FULL, noise=noise)}
+    right = views(**call, **data)
+    wide = torch.full((16, 11, bands + 9), 32_000, dtype=torch.int16, device=DEVICE)
+    # other numbers lie between pixels, and none after the last of all
+    for place in (wide[1:-1, :, :bands], wide[2:, :, 9:]):
+        ours = views(**call, **data | {"cube": place.copy_(data["cube"])})
+        assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
+    ours = views(**call, **data | {"cube": padded(data["cube"], data["cube"].device)})
+    assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
+
+
+def test_lines_are_read_only_where_there_are_numbers() -> None:
+    cube = torch.zeros(3, 5, 13)
+    assert in_lines(cube)[1] == 13
+    assert not is_padded(*in_lines(cube))
+    line = padded(cube, cube.device)
+    assert line.stride() == (80, 16, 1)
+    assert in_lines(line)[0].data_ptr() == line.data_ptr()
+    assert is_padded(*in_lines(line))
+    assert is_padded(*in_lines(torch.zeros(3, 4, 16)))
+    beyond = torch.zeros(3, 4, 16)[:, :, 3:]  # 16 numbers from its last pixel on would be 3 too many
+    assert in_lines(beyond)[1] == 16
+    assert not is_padded(*in_lines(beyond))
+    for apart in (line[:, :2], line[:, ::2], line[::2], line.transpose(0, 1), line[..., ::2]):
+        whole, distance = in_lines(apart)
+        assert whole.is_contiguous()
+        assert distance == apart.shape[2]
+    # where there is one column, strides between columns say nothing
+    one = torch.zeros(5, 1, 3).as_strided((5, 1, 3), (3, 77, 1))
+    assert in_lines(one)[1] == 3
+    assert in_lines(line.as_strided((3, 1, 13), (80, 80, 1)))[1] == 80
+
+
+def test_a_resident_cube_has_the_same_numbers() -> None:
+    cube = torch.arange(2 * 3 * 5).view(2, 3, 5).to(torch.uint16)
+    for x in (cube, cube.transpose(0, 1), cube[:, :, :3]):
+        ours = resident_cube(x, DEVICE)
+        assert ours.dtype == x.dtype
+        assert torch.equal(ours.cpu().int(), x.int())
+        assert ours.is_contiguous()  # eight numbers for five would be too many
+    for bands in (13, 16):
+        ours = resident_cube(torch.ones(2, 3, bands), DEVICE)
+        assert (ours == 1).all()
+        assert ours.stride(1) == (bands if DEVICE == "cpu" else 16)
+    gpu = torch.device("cuda")
+    assert [resident_line(n, gpu) for n in (1, 4, 10, 13, 29, 103, 200)] == [1, 4, 10, 16, 32, 104, 200]
+    with pytest.raises(ValueError, match=r"resident_cube: `cube` must be \(rows, cols, bands\), got \(5,\)"):
+        resident_cube(torch.zeros(5))
 
 
 CHANCE, STRENGTH = st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([0.0, 0.07, 2.0])

@@ -10,7 +10,7 @@ from hsssl_kernels.self_expression import SelfExpression, self_expression, top_c
 from hsssl_kernels.sinkhorn import sinkhorn
 from hsssl_kernels.spectral_angle import spectral_angle, spectral_divergence
 from hsssl_kernels.spectral_patch_embed import WavelengthWeights, group_weights, spectral_patch_embed
-from hsssl_kernels.spectral_views import ViewSpec, spectral_views
+from hsssl_kernels.spectral_views import ViewSpec, resident_cube, spectral_views
 from hsssl_kernels.sup_con import sup_con
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "info_nce",
     "linear_mixing",
     "nt_xent",
+    "resident_cube",
     "self_expression",
     "sinkhorn",
     "spectral_angle",

@@ -98,11 +98,13 @@ def row_block(columns: int) -> tuple[int, int]:
     return max(1, 4096 // width), width
 
 
-def view_block(pixels: int, noise: bool, smoothed: bool) -> tuple[int, int, int]:
-    """Return bands and pixels of a program of `spectral_views`, and its warps.
+def view_block(bands: int, pixels: int, light: bool) -> tuple[int, int]:
+    """Return bands and pixels of a program of `spectral_views`, of one warp.
 
-    Measured on an H200 with 11 x 11 pixels of 103 and 200 bands; what takes registers has smaller blocks.
+    Fewer pixels where it takes many registers, that is with noise or unpadded pixels.
     """
-    most = 32 if noise else 64 if smoothed else 128
-    block_p = min(most, max(16, 1 << (pixels - 1).bit_length()))
-    return 32, block_p, max(1, block_p // (16 if smoothed else 32))
+    # a chunk of eight bands takes about 10 pixels' instructions beside those of its pixels
+    sizes = (16, 32, 64, 128) if light else (16, 32, 64)
+    block_p = min(sizes, key=lambda size: -(-pixels // size) * (size + 10))
+    chunks = -(-bands // 8)
+    return 8 * -(-chunks // max(1, round(chunks / 8))), block_p

@@ -48,14 +48,15 @@ def shipped(architecture: str) -> Iterator[Shipped]:
     for columns in (128, 1024):
         yield from _row_launches(columns)
     yield from _unmixing_launches()
-    for bands, patch_size, raw, written, full in (
-        (200, 11, "i16", "fp32", True),
-        (200, 11, "i16", "bf16", True),
-        (103, 9, "u16", "fp16", True),
-        (224, 64, "fp32", "bf16", True),
-        (13, 1, "i16", "fp32", False),
+    for bands, line, patch_size, raw, written, full in (
+        (200, 200, 11, "i16", "fp32", True),
+        (200, 200, 11, "i16", "bf16", True),
+        (103, 104, 11, "i16", "bf16", True),
+        (103, 103, 9, "u16", "fp16", True),
+        (224, 224, 64, "fp32", "bf16", True),
+        (13, 13, 1, "i16", "fp32", False),
     ):
-        yield from _view_launches(bands, patch_size, raw, written, full)
+        yield from _view_launches(bands, line, patch_size, raw, written, full)
 
 
 def _lse_kinds(name: str, largest: int) -> Iterator[tuple[int, str, bool]]:
@@ -234,18 +235,19 @@ def _unmixing_launches() -> Iterator[Shipped]:
         yield Shipped(label, dtype, kernel, signature, constants, options, dot)
 
 
-def _view_launches(bands: int, patch_size: int, raw: str, dtype: str, full: bool) -> Iterator[Shipped]:
-    """Yield the kernel that makes views and the one that draws what they differ in."""
+def _view_launches(
+    bands: int, line: int, patch_size: int, raw: str, dtype: str, full: bool
+) -> Iterator[Shipped]:
+    """Yield the kernel that makes views, noisy or not, and the one that draws what they differ in."""
     from hsssl_kernels.spectral_views import choice_kernel, kernel
+    from hsssl_kernels.spectral_views.lines import filled
 
-    block_c, block_p, warps = view_block(patch_size**2, full, full)
-    shape = {"C": bands, "P": patch_size}
+    wide = filled(bands)
+    shape = {"C": bands, "P": patch_size, "WIDE": wide}
     flags = dict.fromkeys(("BY_BAND", "HAS_IDS"), full)
-    views = shape | flags | {"WHICH": "smoothed" if full else "all", "BLOCK_C": block_c, "BLOCK_P": block_p}
-    views |= dict.fromkeys(("HAS_NOISE", "FAR"), full)
+    views = shape | flags | {"LINE": line, "PADDED": line == wide, "SMOOTHS": full, "FAR": full}
     choices = shape | flags | {"HAS_VALID": full, "VARIED": full, "BLOCK_P": 128}
     choices["BLOCK_C"] = max(32, 1 << (bands - 1).bit_length())
-    view_options = kernel.VIEW_OPTIONS | {"num_warps": warps}
     own = {
         "cube_ptr": f"*{raw}",
         "pixel_ptr": "*i32",
@@ -257,13 +259,16 @@ def _view_launches(bands: int, patch_size: int, raw: str, dtype: str, full: bool
     own |= dict.fromkeys(("keep_ptr", "valid_ptr"), "*u8") | dict.fromkeys(("a_ptr", "b_ptr"), f"*{dtype}")
     own |= dict.fromkeys(("gain", "offset", "illumination", "sigma"), "fp32")
     own |= dict.fromkeys(("flip", "block_drop"), "i64")  # chances of a half and more
-    for name, function, constants, options in (
-        ("spectral_views", kernel._spectral_views_kernel, views, view_options),
-        ("view_choices", choice_kernel._choose_kernel, choices, choice_kernel.CHOICE_OPTIONS),
-    ):
+    launches = [("view_choices", choice_kernel._choose_kernel, choices, choice_kernel.CHOICE_OPTIONS)]
+    for noisy in (False, True)[: 1 + full]:
+        span, block_p = view_block(bands, patch_size**2, line == wide and not noisy)
+        constants = views | {"HAS_NOISE": noisy, "SPAN": span, "BLOCK_P": block_p}
+        name = f"spectral_views{' noisy' if noisy else ''}"
+        launches.append((name, kernel._spectral_views_kernel, constants, kernel.VIEW_OPTIONS))
+    for name, function, constants, options in launches:
         names = [name for name in function.arg_names if name not in constants]
         signature = {name: own.get(name, "*fp32" if name.endswith("_ptr") else "i32") for name in names}
-        label = f"{name} C={bands} P={patch_size} {raw} {dtype} {'full' if full else 'plain'}"
+        label = f"{name} C={bands} of {line} P={patch_size} {raw} {dtype} {'full' if full else 'plain'}"
         yield Shipped(label, dtype, function, signature, constants, options, False)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hsssl_kernels.random import NORMAL_COEFFICIENTS
 from hsssl_kernels.spectral_views.draws import CHOICES, WORDS, cosines
+from hsssl_kernels.spectral_views.lines import filled
 from hsssl_kernels.spectral_views.strengths import Strengths
 
 __all__ = ["CHOICE_OPTIONS", "Choices", "launch_choices", "two_normals"]
@@ -48,9 +49,9 @@ class Choices(NamedTuple):
 
     pixel: Tensor  # (2B, P P) int32: its number in the scene, and -1 less that where the view is to be 0
     smooth: Tensor  # (2B,) int32, whether to smooth
-    slope: Tensor  # (2B, C) float32, or the scale (C,), the same for all
-    level: Tensor  # (2B, C) float32, read where bands differ, as the next
-    keep: Tensor  # (2B, C) uint8
+    slope: Tensor  # (2B, W) float32, W >= C as `filled` says, or the scale (C,), the same for all
+    level: Tensor  # (2B, W) float32, read where bands differ, as the next
+    keep: Tensor  # (2B, W) uint8
 
 
 @triton.jit
@@ -79,15 +80,16 @@ def _mix_bits(x):
 
 
 @triton.jit
-def _word(words, numbers, i):
-    """Return word ``i`` of a view, int64."""
-    return tl.sum(tl.sum(tl.where(numbers == i, words, 0), 1), 0)
+def _word(words, calls, i: tl.constexpr):
+    """Return word ``i`` of a view, int64. Of the words that each call gives, all the first come first."""
+    which: tl.constexpr = i // _CALLS
+    return tl.sum(tl.where(calls == i - which * _CALLS, words[which], 0), 0).to(tl.int64)
 
 
 @triton.jit
 def _below(word, n):
-    """Return a whole number in 0 ... n - 1 from a 32-bit word in int64."""
-    return (word * n) >> 32
+    """Return a whole number in 0 ... n - 1, int32, from a 32-bit word in int64."""
+    return ((word * n) >> 32).to(tl.int32)
 
 
 @triton.jit
@@ -122,9 +124,9 @@ def _choose_kernel(
     cosine_ptr,  # (4, C)
     pixel_ptr,  # (2B, P P) int32
     smooth_ptr,  # (2B,) int32
-    slope_ptr,  # (2B, C) float32, written where BY_BAND, as the next two
+    slope_ptr,  # (2B, WIDE) float32, written where BY_BAND, as the next two
     level_ptr,
-    keep_ptr,  # (2B, C) uint8
+    keep_ptr,  # (2B, WIDE) uint8
     batch,
     rows,
     cols,
@@ -143,6 +145,7 @@ def _choose_kernel(
     side,
     C: tl.constexpr,
     P: tl.constexpr,
+    WIDE: tl.constexpr,
     HAS_IDS: tl.constexpr,
     HAS_VALID: tl.constexpr,
     BY_BAND: tl.constexpr,
@@ -159,33 +162,29 @@ def _choose_kernel(
     call = calls.to(tl.uint32)
     low = call * 0 + (sample_id & 0xFFFFFFFF).to(tl.uint32)
     high = call * 0 + ((sample_id >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox(key, call, low, high, call * 0 + (view + _STREAM).to(tl.uint32))
-    # joined outermost first: (8, 2, 2) holds w0, w1, w2, w3 in order
-    words = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (8, 4)).to(tl.int64)
-    numbers = tl.where(calls < _CALLS, calls, -32)[:, None] + tl.arange(0, 4)[None, :] * _CALLS
-
+    words = tl.philox(key, call, low, high, call * 0 + (view + _STREAM).to(tl.uint32))
     # where the patch lies
-    row, col = tl.load(centre_ptr + 2 * own), tl.load(centre_ptr + 2 * own + 1)
-    down = _folded(row + _below(_word(words, numbers, 0), 2 * jitter + 1) - jitter, rows)
-    right = _folded(col + _below(_word(words, numbers, 1), 2 * jitter + 1) - jitter, cols)
+    row, col = tl.load(centre_ptr + 2 * own).to(tl.int32), tl.load(centre_ptr + 2 * own + 1).to(tl.int32)
+    down = _folded(row + _below(_word(words, calls, 0), 2 * jitter + 1) - jitter, rows)
+    right = _folded(col + _below(_word(words, calls, 1), 2 * jitter + 1) - jitter, cols)
     if HAS_VALID:
         good = tl.load(valid_ptr + _reflected(down, rows) * cols + _reflected(right, cols)) != 0
         down, right = tl.where(good, down, row), tl.where(good, right, col)
-    quarter = _below(_word(words, numbers, 2), 4) * turn
+    quarter = _below(_word(words, calls, 2), 4) * turn
     # a quarter turn is a transposition and a mirror; half a turn mirrors both ways
-    mirror_rows = (_word(words, numbers, 3) < flip) != (quarter >= 2)
-    mirror_cols = (_word(words, numbers, 4) < flip) != ((quarter + 1) % 4 >= 2)
-    cut = tl.where(_word(words, numbers, 9) < cutout, 1 + _below(_word(words, numbers, 10), side), 0)
-    top = _below(_word(words, numbers, 11), P - cut + 1)
-    left = _below(_word(words, numbers, 12), P - cut + 1)
+    mirror_rows = (_word(words, calls, 3) < flip) != (quarter >= 2)
+    mirror_cols = (_word(words, calls, 4) < flip) != ((quarter + 1) % 4 >= 2)
+    cut = tl.where(_word(words, calls, 9) < cutout, 1 + _below(_word(words, calls, 10), side), 0)
+    top = _below(_word(words, calls, 11), P - cut + 1)
+    left = _below(_word(words, calls, 12), P - cut + 1)
 
     # each pixel of the block: rows and columns of the scene are linear in those of the view
     at = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
-    p, q, turned = at // P, at % P, (quarter % 2).to(tl.int32)
-    row = (down - (P - 1) // 2).to(tl.int32) + tl.where(turned != 0, q, p)
-    col = (right - (P - 1) // 2).to(tl.int32) + tl.where(turned != 0, p, q)
-    row = tl.where(mirror_rows, (2 * down + 1 - P % 2).to(tl.int32) - row, row)
-    col = tl.where(mirror_cols, (2 * right + 1 - P % 2).to(tl.int32) - col, col)
+    p, q, turned = at // P, at % P, quarter % 2
+    row = down - (P - 1) // 2 + tl.where(turned != 0, q, p)
+    col = right - (P - 1) // 2 + tl.where(turned != 0, p, q)
+    row = tl.where(mirror_rows, 2 * down + 1 - P % 2 - row, row)
+    col = tl.where(mirror_cols, 2 * right + 1 - P % 2 - col, col)
     pixel = _near(row, rows) * cols + _near(col, cols)
     centre: tl.constexpr = (P - 1) // 2 * (P + 1)
     gone = (p >= top) & (p < top + cut) & (q >= left) & (q < left + cut) & (at != centre)
@@ -195,38 +194,34 @@ def _choose_kernel(
     tl.store(pixel_ptr + at, tl.where(gone, -1 - pixel, pixel), mask=at < P * P)
     if tl.program_id(1) > 0:
         return
-    tl.store(smooth_ptr + sample, (_word(words, numbers, 5) < smooth).to(tl.int32))
+    tl.store(smooth_ptr + sample, (_word(words, calls, 5) < smooth).to(tl.int32))
     if BY_BAND:
         band = tl.arange(0, BLOCK_C)
         inside = band < C
         count = band.to(tl.uint32)
-        step = (_word(words, numbers, 18) | 1).to(tl.uint32)
-        low_normal, high_normal = two_normals(
-            _mix_bits(count * step + _word(words, numbers, 17).to(tl.uint32))
-        )
+        step = (_word(words, calls, 18) | 1).to(tl.uint32)
+        low_normal, high_normal = two_normals(_mix_bits(count * step + _word(words, calls, 17).to(tl.uint32)))
         scale = tl.load(scale_ptr + band, mask=inside, other=0.0)
         slope, level = scale, high_normal * offset
         if VARIED:
             change = low_normal * gain
             for i in tl.static_range(4):
-                weight = two_normals(_word(words, numbers, 13 + i).to(tl.uint32))[0] * illumination
+                weight = two_normals(_word(words, calls, 13 + i).to(tl.uint32))[0] * illumination
                 change += weight * tl.load(cosine_ptr + i * C + band, mask=inside, other=0.0)
             mean = tl.load(mean_ptr + band, mask=inside, other=0.0)
             level = change * (mean * scale) + level
             slope = change * scale + scale
-        length = tl.where(
-            _word(words, numbers, 6) < block_drop, 1 + _below(_word(words, numbers, 7), block), 0
-        )
-        first = _below(_word(words, numbers, 8), C - length + 1)
-        step = (_word(words, numbers, 20) | 1).to(tl.uint32)
-        bits = _mix_bits(count * step + _word(words, numbers, 19).to(tl.uint32))
+        length = tl.where(_word(words, calls, 6) < block_drop, 1 + _below(_word(words, calls, 7), block), 0)
+        first = _below(_word(words, calls, 8), C - length + 1)
+        step = (_word(words, calls, 20) | 1).to(tl.uint32)
+        bits = _mix_bits(count * step + _word(words, calls, 19).to(tl.uint32))
         # the bits stand for a signed number, which is to lie above its lowest by the chance
         kept = (bits ^ 0x80000000).to(tl.int64) >= band_drop
         kept = kept & ((band < first) | (band >= first + length))
-        at = sample.to(tl.int64) * C + band
-        tl.store(slope_ptr + at, slope, mask=inside)
-        tl.store(level_ptr + at, level, mask=inside)
-        tl.store(keep_ptr + at, kept.to(tl.uint8), mask=inside)
+        at = sample.to(tl.int64) * WIDE + band
+        tl.store(slope_ptr + at, slope, mask=band < WIDE)
+        tl.store(level_ptr + at, level, mask=band < WIDE)
+        tl.store(keep_ptr + at, kept.to(tl.uint8), mask=band < WIDE)
 
 
 def launch_choices(
@@ -244,7 +239,7 @@ def launch_choices(
     views, bands, device = 2 * len(centres), len(mean), centres.device
     pixel = torch.empty(views, patch_size**2, dtype=torch.int32, device=device)
     smooth = torch.empty(views, dtype=torch.int32, device=device)
-    shape = (views, bands) if strengths.by_band else (0, bands)
+    shape = (views if strengths.by_band else 0, filled(bands))
     slope, level = torch.empty(2, *shape, dtype=torch.float32, device=device).unbind()
     keep = torch.empty(shape, dtype=torch.uint8, device=device)
     _choose_kernel[(views, triton.cdiv(patch_size**2, _PIXELS))](
@@ -277,6 +272,7 @@ def launch_choices(
         side=strengths.side,
         C=bands,
         P=patch_size,
+        WIDE=shape[1],
         HAS_IDS=ids is not None,
         HAS_VALID=valid is not None,
         BY_BAND=strengths.by_band,

@@ -46,7 +46,8 @@ def spectral_views(
     Parameters
     ----------
     cube : Tensor, shape (rows, cols, bands)
-        Resident cube, bands last: uint8, int16, uint16, int32 or float raw numbers.
+        Resident cube, bands last: uint8, int16, uint16, int32 or float raw numbers. On a GPU views of one
+        that `resident_cube` has put there are made fastest.
     centres : Tensor, shape (B, 2), int64
         Row and column of each patch's centre, on the cube's device or on the CPU. On a GPU their check
         waits for the device; on the CPU it does not.
