@@ -120,6 +120,7 @@ def _patch_embed_launch(
     more = name.endswith("more")  # of all tokens as of some
     masked = name.endswith("some") or (more and raw == "fp32")
     constants: dict[str, Any] = {"D": columns, "PATCH": patch, "GROUP": 10, "CUBE": cube, "FAR": cube}
+    constants |= {"HIGH": 3, "WIDE": 3}
     constants |= {"MASKED": masked, "MIXED": masked, "FULL": True, "PIXELS_FIRST": False}
     constants |= {"RUN": 1 if cube else 2, "HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
     if cube or raw == "i16":
@@ -128,14 +129,14 @@ def _patch_embed_launch(
         function = kernel._embed_kernel
         norm = more and columns <= tile.block_n
         own = more and cube
-        constants |= {"OWN": own, "TABLE": 2 if more else 1}
+        constants |= {"OWN": own, "TABLE": 2 if more else 1, "SHARE": 1}
         constants |= {"NORM": norm, "KEEP": norm, "BLOCK_G": 32}
         constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_d}
     else:
         function = kernel._weight_grad_kernel
         constants |= {"BY_TABLE": how == "ieee"}
         constants |= {"BLOCK_D": tile.block_m, "BLOCK_K": tile.block_n, "BLOCK_T": tile.block_d}
-    types = {"x_ptr": f"*{raw}", "eps": "fp32"}
+    types = {"x_ptr": f"*{raw}", "spot_ptr": "*i64" if cube else "*i32", "eps": "fp32"}
     types |= dict.fromkeys(("centre_ptr", "order_ptr", "visible_ptr", "start_ptr"), "*i64")
     types |= dict.fromkeys(("weight_ptr", "out_ptr", "before_ptr", "gradient_ptr"), f"*{dtype}")
     names = [name for name in function.arg_names if name not in constants]

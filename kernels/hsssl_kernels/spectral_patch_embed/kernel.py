@@ -24,88 +24,100 @@ __all__: list[str] = []
 
 @triton.jit
 def _slots(
-    order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide,
-    MASKED: tl.constexpr, MIXED: tl.constexpr,
+    order_ptr, visible_ptr, at, g, groups, kept,
+    SPACE: tl.constexpr, MASKED: tl.constexpr, MIXED: tl.constexpr,
 ):  # fmt: skip
-    """Return slot, sample, group, row and column of the tokens numbered ``at``, of group ``g`` or of any."""
-    space = high * wide
+    """Return slot, sample, group and place of the tokens numbered ``at``, of group ``g`` or of any."""
     if MASKED:
         slot = at
         if not MIXED:
-            slot = tl.load(order_ptr + at, mask=inside, other=0).to(tl.int32)
+            slot = tl.load(order_ptr + at).to(tl.int32)
         sample = slot // kept
         slot = slot.to(tl.int64)
-        token = tl.load(visible_ptr + slot, mask=inside, other=0)
+        token = tl.load(visible_ptr + slot)
         # one that there is not must not be read: on a GPU no one has looked
-        token = tl.minimum(tl.maximum(token, 0), groups * space - 1).to(tl.int32)
+        token = tl.minimum(tl.maximum(token, 0), groups * SPACE - 1).to(tl.int32)
         if MIXED:
-            g = token // space
-        place = token - g * space
+            g = token // SPACE
+        place = token - g * SPACE
     else:
-        sample, place = at // space, at % space
-        slot = (sample.to(tl.int64) * groups + g) * space + place
-    return slot, sample, g, place // wide, place % wide
+        sample, place = at // SPACE, at % SPACE
+        slot = (sample.to(tl.int64) * groups + g) * SPACE + place
+    return slot, sample, g, place
+
+
+@triton.jit
+def _corners(
+    centre_ptr, sample, g, place, stride_b, stride_h, stride_w, stride_c, reach,
+    WIDE: tl.constexpr, PATCH: tl.constexpr, GROUP: tl.constexpr,
+    CUBE: tl.constexpr, FAR: tl.constexpr, PIXELS_FIRST: tl.constexpr, RUN: tl.constexpr,
+):  # fmt: skip
+    """Return where each token's values begin: a row and column of the cube and a band; or the last is all."""
+    row, col = place // WIDE * PATCH, place % WIDE * PATCH
+    band = g * GROUP * stride_c
+    if CUBE:
+        y = tl.load(centre_ptr + 2 * sample).to(tl.int32) - reach + row
+        x = tl.load(centre_ptr + 2 * sample + 1).to(tl.int32) - reach + col
+        begin = band + tl.zeros_like(place)
+    else:
+        y, x = row, col
+        if FAR:
+            sample = sample.to(tl.int64)
+        # strides come in whole runs, and one that is a run of 1 is contiguous: so loads become wide
+        if PIXELS_FIRST:
+            begin = (sample * stride_b + row * stride_h + band) * RUN + col * stride_w
+        else:
+            begin = (sample * stride_b + row * stride_h + col * stride_w) * RUN + band
+    return y, x, begin
 
 
 @triton.jit
 def _read(
-    x_ptr, centre_ptr, sample, row, col, inside, g, first,
-    rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-    PATCH: tl.constexpr, GROUP: tl.constexpr, BLOCK_K: tl.constexpr, CUBE: tl.constexpr, FAR: tl.constexpr,
-    FULL: tl.constexpr, PIXELS_FIRST: tl.constexpr, RUN: tl.constexpr,
+    x_ptr, spot_ptr, corners, g, k, rows, cols, bands, stride_h, stride_w, stride_c,
+    K: tl.constexpr, SPOTS: tl.constexpr, GROUP: tl.constexpr, CUBE: tl.constexpr, FAR: tl.constexpr,
+    FULL: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
-    """Return raw values first ... first + BLOCK_K of tokens (BLOCK, BLOCK_K), 0 outside."""
-    k = first + tl.arange(0, BLOCK_K)
-    if PIXELS_FIRST:
-        member, pixel = k // (PATCH * PATCH), k % (PATCH * PATCH)
-    else:
-        pixel, member = k // GROUP, k % GROUP
-    down, right = pixel // PATCH, pixel % PATCH
-    use = inside[:, None] & (k < PATCH * PATCH * GROUP)[None, :]
-    begin = g * GROUP + tl.zeros_like(row)  # of the group, a token each
-    if not FULL:
-        use = use & (begin[:, None] + member[None, :] < bands)
-    # strides come in whole runs, and one that is a run of 1 is contiguous: so loads become wide
+    """Return raw values number ``k`` of tokens (BLOCK, BLOCK_K), 0 for those that there are not."""
+    y, x, begin = corners
     if CUBE:
-        y = tl.load(centre_ptr + 2 * sample, mask=inside, other=0).to(tl.int32) - reach + row * PATCH
-        x = tl.load(centre_ptr + 2 * sample + 1, mask=inside, other=0).to(tl.int32) - reach + col * PATCH
         # windows are no larger than the scene, so one reflection is enough
-        y = tl.abs(y[:, None] + down[None, :])
-        x = tl.abs(x[:, None] + right[None, :])
+        y = tl.abs(y[:, None] + tl.load(spot_ptr + k)[None, :])
+        x = tl.abs(x[:, None] + tl.load(spot_ptr + SPOTS + k)[None, :])
         y, x = tl.minimum(y, 2 * (rows - 1) - y), tl.minimum(x, 2 * (cols - 1) - x)
         if FAR:
             y, x = y.to(tl.int64), x.to(tl.int64)
-        at = (y * stride_h + x * stride_w) * RUN + (begin[:, None] + member[None, :]) * stride_c
-    elif PIXELS_FIRST:
-        base = (
-            sample.to(tl.int64) * stride_b + row * PATCH * stride_h + begin * stride_c
-        ) * RUN + col * PATCH * stride_w
-        at = base[:, None] + ((down * stride_h + member * stride_c) * RUN + right * stride_w)[None, :]
+        at = (y * stride_h + x * stride_w) * RUN
+        away = tl.load(spot_ptr + 2 * SPOTS + k) * stride_c
     else:
-        base = (sample.to(tl.int64) * stride_b + (row * PATCH * stride_h + col * PATCH * stride_w)) * RUN
-        at = (base + begin * stride_c)[:, None]
-        at += ((down * stride_h + right * stride_w) * RUN + member * stride_c)[None, :]
-    return tl.load(x_ptr + at, mask=use, other=0)
+        at, away = 0, tl.load(spot_ptr + 3 * SPOTS + k)
+    # side by side as `Work` has them, which the compiler cannot see in a table
+    away = tl.max_contiguous(tl.multiple_of(away, RUN), RUN)
+    at += begin[:, None] + away[None, :]
+    if not FULL:
+        member = tl.load(spot_ptr + 2 * SPOTS + k)
+        there = (k < K)[None, :] & (g * GROUP + member[None, :] < bands)
+        return tl.load(x_ptr + at, mask=there, other=0)
+    if K < SPOTS:
+        return tl.load(x_ptr + at, mask=(k < K)[None, :], other=0)
+    return tl.load(x_ptr + at)
 
 
 @triton.jit
 def _normalise(
-    raw, mean_ptr, scale_ptr, g, first, bands,
-    PATCH: tl.constexpr, GROUP: tl.constexpr, MIXED: tl.constexpr, FULL: tl.constexpr,
-    PIXELS_FIRST: tl.constexpr, HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
+    raw, mean_ptr, scale_ptr, spot_ptr, g, k, bands,
+    K: tl.constexpr, SPOTS: tl.constexpr, GROUP: tl.constexpr, FULL: tl.constexpr,
+    HAS_MEAN: tl.constexpr, HAS_SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Return raw values (BLOCK, BLOCK_K) from ``first`` on, of group or groups ``g``, normalised, float32.
+    """Return raw values number ``k`` (BLOCK, BLOCK_K) of group or groups ``g``, normalised, float32.
 
     Bands that there are not give 0.
     """
-    BLOCK_K: tl.constexpr = raw.shape[1]
-    k = first + tl.arange(0, BLOCK_K)
-    member = k // (PATCH * PATCH) if PIXELS_FIRST else k % GROUP
-    band = g[:, None] * GROUP + member[None, :] if MIXED else (g * GROUP + member)[None, :]
-    exists = (k < PATCH * PATCH * GROUP)[None, :]
-    if not FULL:
-        exists = exists & (band < bands)
     u = raw.to(tl.float32)
+    if HAS_MEAN or HAS_SCALE:
+        band = g * GROUP + tl.load(spot_ptr + 2 * SPOTS + k)[None, :]
+        exists = (k < K)[None, :]
+        if not FULL:
+            exists = exists & (band < bands)
     if HAS_MEAN:
         u -= tl.load(mean_ptr + band, mask=exists, other=0.0)
     if HAS_SCALE:
@@ -119,10 +131,11 @@ def _embed_kernel(
     centre_ptr,  # (B, 2) int64, read where CUBE
     mean_ptr,  # (C,) float32, as the scale
     scale_ptr,
+    spot_ptr,  # (4, SPOTS) of each value of a token: row, column, band, and place as strides have it
     order_ptr,  # (B V,) int64, read where MASKED, as the next two
     visible_ptr,  # (B, V) int64
     start_ptr,  # (G + 1,) int64, read where MASKED and not MIXED, as the order
-    weight_ptr,  # (1 or G, D, K), with PIXELS_FIRST in that order
+    weight_ptr,  # (1 or G, D, SPOTS), with PIXELS_FIRST in that order, 0 from K on
     table_ptr,  # (groups space / share, D)
     norm_weight_ptr,  # (D,) float32, read where NORM
     norm_bias_ptr,
@@ -133,8 +146,6 @@ def _embed_kernel(
     total,  # B V
     kept,
     groups,
-    high,
-    wide,
     rows,
     cols,
     bands,
@@ -143,9 +154,10 @@ def _embed_kernel(
     stride_w,
     stride_c,
     reach,
-    share,  # tokens of a sample that share a row of the table
     eps,
     D: tl.constexpr,
+    HIGH: tl.constexpr,  # tokens from top to bottom, and from left to right
+    WIDE: tl.constexpr,
     PATCH: tl.constexpr,
     GROUP: tl.constexpr,
     CUBE: tl.constexpr,
@@ -159,6 +171,7 @@ def _embed_kernel(
     HAS_MEAN: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     TABLE: tl.constexpr,  # 0: none, 1: a row for all tokens, 2: rows by token
+    SHARE: tl.constexpr,  # tokens of a sample that share a row of it
     NORM: tl.constexpr,
     KEEP: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -168,6 +181,8 @@ def _embed_kernel(
     BLOCK_K: tl.constexpr,
 ):
     K: tl.constexpr = PATCH * PATCH * GROUP
+    SPOTS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K * BLOCK_K
+    SPACE: tl.constexpr = HIGH * WIDE
     n_blocks: tl.constexpr = (D + BLOCK_N - 1) // BLOCK_N
     columns = tl.program_id(0) % n_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
     program = tl.program_id(0) // n_blocks
@@ -186,6 +201,8 @@ def _embed_kernel(
         ours = (group == g).to(tl.int64)
         first = tl.sum(ours * (begin + (program - last + blocks).to(tl.int64) * BLOCK_M), 0).to(tl.int32)
         stop = tl.sum(ours * end, 0).to(tl.int32)
+        # a program past the last block of tokens finds no group, and must not read past the last
+        g = tl.minimum(g, groups - 1)
     else:
         # groups take turns, so that a pixel's bands are read while it is in the cache
         g = program % groups
@@ -193,49 +210,55 @@ def _embed_kernel(
         stop = count
     at = first + tl.arange(0, BLOCK_M)
     inside = at < stop
-    slot, sample, g, row, col = _slots(
-        order_ptr, visible_ptr, at, inside, g, groups, kept, high, wide, MASKED, MIXED
-    )
+    # a token past the last is read as another, and not written
+    at = tl.maximum(tl.minimum(at, stop - 1), 0)
+    slot, sample, g, place = _slots(order_ptr, visible_ptr, at, g, groups, kept, SPACE, MASKED, MIXED)
+    corners = _corners(
+        centre_ptr, sample, g, place, stride_b, stride_h, stride_w, stride_c, reach,
+        WIDE, PATCH, GROUP, CUBE, FAR, PIXELS_FIRST, RUN,
+    )  # fmt: skip
     if OWN:
-        # a program past the last block of tokens finds no group: it must not read past the weights
-        weight_ptr += tl.minimum(g, groups - 1).to(tl.int64) * (D * K)
+        weight_ptr += g.to(tl.int64) * (D * SPOTS)
     write = inside[:, None] & (columns[None, :] < D)
     out = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
     # first, while registers are free
     if TABLE == 1:
         out += tl.load(table_ptr + columns, mask=columns < D, other=0.0)[None, :]
     elif TABLE == 2:
-        line = (g * (high * wide) + row * wide + col) // share
+        line = (g * SPACE + place) // SHARE
         out += tl.load(table_ptr + line[:, None] * D + columns[None, :], mask=write, other=0.0)
+    of_token = g[:, None] if MIXED else g
+    across = tl.arange(0, BLOCK_K)
+    weight_ptr += columns[:, None] * SPOTS + across[None, :]
     # While a block is multiplied the next is on its way: the compiler sees to that where many bytes lie side
     # by side, and is slow with few.
     AHEAD: tl.constexpr = RUN * x_ptr.dtype.element_ty.primitive_bitwidth <= 32
     if AHEAD:
         raw = _read(
-            x_ptr, centre_ptr, sample, row, col, inside, g, 0,
-            rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-            PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
+            x_ptr, spot_ptr, corners, of_token, across, rows, cols, bands, stride_h, stride_w, stride_c,
+            K, SPOTS, GROUP, CUBE, FAR, FULL, RUN,
         )  # fmt: skip
-    for k in range(0, K, BLOCK_K):
+    for first in range(0, SPOTS, BLOCK_K):
+        k = first + across
         if not AHEAD:
             raw = _read(
-                x_ptr, centre_ptr, sample, row, col, inside, g, k,
-                rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-                PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
+                x_ptr, spot_ptr, corners, of_token, k, rows, cols, bands, stride_h, stride_w, stride_c,
+                K, SPOTS, GROUP, CUBE, FAR, FULL, RUN,
             )  # fmt: skip
         u = _normalise(
-            raw, mean_ptr, scale_ptr, g, k, bands,
-            PATCH, GROUP, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
+            raw, mean_ptr, scale_ptr, spot_ptr, of_token, k, bands,
+            K, SPOTS, GROUP, FULL, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
-        if AHEAD and K > BLOCK_K:
+        if AHEAD and SPOTS > BLOCK_K:
+            k = tl.minimum(first + BLOCK_K, SPOTS - BLOCK_K) + across
             raw = _read(
-                x_ptr, centre_ptr, sample, row, col, inside, g, k + BLOCK_K,
-                rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-                PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
+                x_ptr, spot_ptr, corners, of_token, k, rows, cols, bands, stride_h, stride_w, stride_c,
+                K, SPOTS, GROUP, CUBE, FAR, FULL, RUN,
             )  # fmt: skip
-        across = k + tl.arange(0, BLOCK_K)
-        there = (columns[:, None] < D) & (across[None, :] < K)
-        w = tl.load(weight_ptr + columns[:, None] * K + across[None, :], mask=there, other=0.0)
+        if D % BLOCK_N == 0:
+            w = tl.load(weight_ptr + first)
+        else:
+            w = tl.load(weight_ptr + first, mask=(columns < D)[:, None], other=0.0)
         out = tl.dot(u.to(w.dtype), tl.trans(w), out, input_precision=PRECISION)
     to = slot[:, None] * D + columns[None, :]
     if NORM:
@@ -251,7 +274,7 @@ def _embed_kernel(
         out = off * inverse[:, None] * a[None, :] + b[None, :]
     if MIXED:
         token = tl.load(visible_ptr + slot, mask=inside, other=0)
-        there = (token >= 0) & (token < groups * high * wide)
+        there = (token >= 0) & (token < groups * SPACE)
         out = tl.where(there[:, None], out, float("nan"))
     tl.store(out_ptr + to, out, mask=write)
 
@@ -262,6 +285,7 @@ def _weight_grad_kernel(
     centre_ptr,
     mean_ptr,
     scale_ptr,
+    spot_ptr,
     order_ptr,
     visible_ptr,
     start_ptr,
@@ -270,8 +294,6 @@ def _weight_grad_kernel(
     count,
     kept,
     groups,
-    high,
-    wide,
     rows,
     cols,
     bands,
@@ -282,6 +304,8 @@ def _weight_grad_kernel(
     reach,
     splits,
     D: tl.constexpr,
+    HIGH: tl.constexpr,
+    WIDE: tl.constexpr,
     PATCH: tl.constexpr,
     GROUP: tl.constexpr,
     CUBE: tl.constexpr,
@@ -301,6 +325,7 @@ def _weight_grad_kernel(
 ):
     K: tl.constexpr = PATCH * PATCH * GROUP
     k_blocks: tl.constexpr = (K + BY_TABLE + BLOCK_K - 1) // BLOCK_K
+    SPOTS: tl.constexpr = k_blocks * BLOCK_K
     k = tl.program_id(0) % k_blocks * BLOCK_K
     columns = tl.program_id(0) // k_blocks * BLOCK_D + tl.arange(0, BLOCK_D)
     part_group, split = tl.program_id(1), tl.program_id(2)
@@ -316,21 +341,24 @@ def _weight_grad_kernel(
     for i in range(begin + split * span, stop, BLOCK_T):
         at = i + tl.arange(0, BLOCK_T)
         inside = at < stop
-        slot, sample, g, row, col = _slots(
-            order_ptr, visible_ptr, at, inside, part_group, groups, kept, high, wide, MASKED, MIXED
-        )
+        slot, sample, g, place = _slots(
+            order_ptr, visible_ptr, tl.minimum(at, stop - 1), part_group, groups, kept,
+            HIGH * WIDE, MASKED, MIXED,
+        )  # fmt: skip
+        corners = _corners(
+            centre_ptr, sample, g, place, stride_b, stride_h, stride_w, stride_c, reach,
+            WIDE, PATCH, GROUP, CUBE, FAR, PIXELS_FIRST, RUN,
+        )  # fmt: skip
+        of_token = g[:, None] if MIXED else g
         raw = _read(
-            x_ptr, centre_ptr, sample, row, col, inside, g, k,
-            rows, cols, bands, stride_b, stride_h, stride_w, stride_c, reach,
-            PATCH, GROUP, BLOCK_K, CUBE, FAR, FULL, PIXELS_FIRST, RUN,
+            x_ptr, spot_ptr, corners, of_token, across, rows, cols, bands, stride_h, stride_w, stride_c,
+            K, SPOTS, GROUP, CUBE, FAR, FULL, RUN,
         )  # fmt: skip
         u = _normalise(
-            raw, mean_ptr, scale_ptr, g, k, bands,
-            PATCH, GROUP, MIXED, FULL, PIXELS_FIRST, HAS_MEAN, HAS_SCALE,
+            raw, mean_ptr, scale_ptr, spot_ptr, of_token, across, bands,
+            K, SPOTS, GROUP, FULL, HAS_MEAN, HAS_SCALE,
         )  # fmt: skip
-        if HAS_MEAN:
-            # rows that are not there must not be -mean scale, which float16 may not hold
-            u = tl.where(inside[:, None], u, 0.0)
+        u = tl.where(inside[:, None], u, 0.0)  # or what is not finite would give NaN
         if BY_TABLE:
             # a raw value past the last that is always 1: matrix units have room for it
             u = tl.where((across == K)[None, :], 1.0, u)

@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from hsssl_kernels.launch import PROGRAMS, architecture, tile_for
 from hsssl_kernels.spectral_patch_embed.gather import bands_first, in_memory_order, in_weight_order
 from hsssl_kernels.spectral_patch_embed.kernel import _embed_kernel, _weight_grad_kernel
+from hsssl_kernels.spectral_patch_embed.spots import spot_table
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = ["launch_embed", "launch_weight_grad"]
@@ -47,12 +49,16 @@ def launch_embed(
     else:
         row_blocks = triton.cdiv(total, tile.block_m) + work.groups
     affine = [v.float().contiguous() for v in norm[:2]] if norm is not None else [out, out]
+    block_k = min(tile.block_d, max(16, triton.next_power_of_2(work.values)))
+    spots = triton.cdiv(work.values, block_k) * block_k
     weight = in_memory_order(work, weight) if named["PIXELS_FIRST"] else weight
+    weight = F.pad(weight, (0, spots - work.values)) if spots > work.values else weight.contiguous()
     if total:
         _embed_kernel[(row_blocks * triton.cdiv(dim, tile.block_n),)](
             **named,
             start_ptr=out if work.starts is None else work.starts,
-            weight_ptr=weight.contiguous(),
+            weight_ptr=weight,
+            spot_ptr=_spot_table(work, spots),
             table_ptr=out if table is None else table.contiguous(),
             norm_weight_ptr=affine[0],
             norm_bias_ptr=affine[1],
@@ -60,17 +66,17 @@ def launch_embed(
             before_ptr=before,
             stats_ptr=stats,
             total=total,
-            share=1 if table is None else work.groups * work.space // len(table),
             eps=0.0 if norm is None else norm[2],
             D=dim,
             OWN=own,
             TABLE=0 if table is None else 1 if len(table) == 1 else 2,
+            SHARE=1 if table is None else work.groups * work.space // len(table),
             NORM=fused,
             KEEP=keep,
             BLOCK_G=triton.next_power_of_2(work.groups),
             BLOCK_M=tile.block_m,
             BLOCK_N=tile.block_n,
-            BLOCK_K=min(tile.block_d, max(16, triton.next_power_of_2(work.values))),
+            BLOCK_K=block_k,
             **tile.options(),
         )
     if norm is not None and not fused:
@@ -104,6 +110,7 @@ def launch_weight_grad(
     parts = torch.empty(groups, splits, sum(size), dtype=torch.float32, device=work.x.device)
     _weight_grad_kernel[(blocks, groups, splits)](
         **named,
+        spot_ptr=_spot_table(work, triton.cdiv(columns, block_k) * block_k),
         start_ptr=parts if work.starts is None else work.starts,
         gradient_ptr=gradient.contiguous(),
         part_ptr=parts,
@@ -146,6 +153,18 @@ def _run(work: Work, pixels_first: bool) -> int:
     return math.gcd(16 // work.x.element_size(), along, *outer)
 
 
+def _far(x: Tensor) -> bool:
+    """Return whether values lie so far apart that 32 bits do not count them."""
+    return sum((n - 1) * abs(step) for n, step in zip(x.shape, x.stride(), strict=True)) >= 2**31
+
+
+def _spot_table(work: Work, values: int) -> Tensor:
+    """Return `spot_table` of as many values."""
+    x = work.x
+    strides = tuple(x.stride()[-3:])
+    return spot_table(work.patch, work.group, _pixels_first(work), strides, values, _far(x), x.device)
+
+
 def _arguments(work: Work, dtype: torch.dtype, mixed: bool) -> dict[str, Any]:
     """Return what both kernels are given: the raw values and how tokens are cut from them."""
     x, cube = work.x, work.centres is not None
@@ -166,8 +185,6 @@ def _arguments(work: Work, dtype: torch.dtype, mixed: bool) -> dict[str, Any]:
         "count": work.batch * (work.kept if mixed else work.space),
         "kept": work.kept,
         "groups": work.groups,
-        "high": work.high,
-        "wide": work.wide,
         "rows": x.shape[-3],
         "cols": x.shape[-2],
         "bands": work.bands,
@@ -176,10 +193,12 @@ def _arguments(work: Work, dtype: torch.dtype, mixed: bool) -> dict[str, Any]:
         "stride_w": strides[2],
         "stride_c": strides[3],
         "reach": (work.window - 1) // 2,
+        "HIGH": work.high,
+        "WIDE": work.wide,
         "PATCH": work.patch,
         "GROUP": work.group,
         "CUBE": cube,
-        "FAR": cube and x.numel() >= 2**31,
+        "FAR": _far(x),
         "MASKED": work.visible is not None,
         "MIXED": mixed,
         "FULL": work.bands % work.group == 0,

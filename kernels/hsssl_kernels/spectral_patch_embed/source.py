@@ -11,6 +11,7 @@ from torch import Tensor
 from hsssl_kernels.spectral_patch_embed.arguments import Source
 from hsssl_kernels.spectral_patch_embed.gather import bands_first
 from hsssl_kernels.spectral_patch_embed.grouping import group_visible
+from hsssl_kernels.spectral_patch_embed.spots import spots_of_values
 from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = ["order_by_group", "source_of", "values_of_weight", "with_slots"]
@@ -50,7 +51,7 @@ def source_of(work: Work, wide: torch.dtype, order: Tensor | None) -> Source:
         corners=_list(corners),
         window=0 if work.centres is None else work.window,
         places=_places_of_tokens(work.groups, work.space, work.wide, work.patch, work.group),
-        spots=_spots_of_values(work.patch, work.group, bands_first(work)),
+        spots=spots_of_values(work.patch, work.group, bands_first(work)),
         values=work.values,
         bands=work.bands,
         normalised=work.mean is not None or work.scale is not None,
@@ -101,7 +102,7 @@ def _none(dtype: torch.dtype) -> Any:
 @lru_cache(maxsize=8)
 def _bands_of_values(bands: int, patch: int, group: int, first: bool) -> Any:
     """Return the band of every value of every group (G K,)."""
-    spots = torch.from_numpy(_spots_of_values(patch, group, first)).view(-1, 3)
+    spots = torch.from_numpy(spots_of_values(patch, group, first)).view(-1, 3)
     band = torch.arange(0, bands, group).unsqueeze(1) + spots[:, 2]
     return band.clamp(max=bands - 1).view(-1).numpy()
 
@@ -119,14 +120,3 @@ def _places_of_tokens(groups: int, space: int, wide: int, patch: int, group: int
 def _values_of_weight(patch: int, group: int, first: bool) -> Any:
     values = torch.arange(patch**2 * group)
     return (values.view(group, -1).mT.flatten() if first else values).numpy()
-
-
-@lru_cache(maxsize=8)
-def _spots_of_values(patch: int, group: int, first: bool) -> Any:
-    """Return row, column and band of a token's values (K 3,), counted from its first, in memory's order."""
-    side, band = torch.arange(patch), torch.arange(group)
-    if first:
-        band, row, col = torch.meshgrid(band, side, side, indexing="ij")
-    else:
-        row, col, band = torch.meshgrid(side, side, band, indexing="ij")
-    return torch.stack([row, col, band], -1).view(-1).numpy()

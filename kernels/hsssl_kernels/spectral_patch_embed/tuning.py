@@ -54,5 +54,5 @@ def patch_embed_candidates(kernel: str, columns: int, size: int) -> Iterator[Til
     blocks = (32, 64, 128)
     wide = dict.fromkeys((64, 128, whole)) if "bwd" not in kernel else blocks
     for m, n, k, warps, stages in product(blocks, wide, (32, 64), (4, 8), (1, 2, 3)):
-        if m * n <= (16384 if size == 2 else 8192):
+        if m * n <= (32768 if size == 2 else 8192):
             yield Tile(m, n, k, 0, warps, stages)
