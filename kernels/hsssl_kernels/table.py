@@ -113,8 +113,8 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
     ],
     ("patch_embed_bwd", "sm_90", 2): [
         (128, Tile(128, 128, 32, 0, 8, 2)),
-        (256, Tile(256, 64, 32, 0, 8, 3)),
-        (1024, Tile(256, 64, 32, 0, 8, 3)),
+        (256, Tile(256, 128, 32, 0, 8, 2)),
+        (1024, Tile(256, 128, 32, 0, 8, 2)),
     ],
     ("patch_embed_some", "sm_90", 2): [
         (64, Tile(64, 64, 32, 0, 4, 3)),
@@ -130,8 +130,8 @@ TABLE: dict[tuple[str, str, int], list[tuple[int, Tile]]] = {
     ],
     ("patch_embed_bwd_some", "sm_90", 2): [
         (128, Tile(128, 128, 32, 0, 8, 2)),
-        (256, Tile(256, 64, 64, 0, 8, 2)),
-        (1024, Tile(256, 64, 64, 0, 8, 2)),
+        (256, Tile(256, 128, 32, 0, 8, 2)),
+        (1024, Tile(256, 128, 32, 0, 8, 2)),
     ],
     ("patch_embed", "sm_80", 2): [
         (64, Tile(128, 64, 32, 0, 4, 3)),

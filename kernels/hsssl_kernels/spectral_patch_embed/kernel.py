@@ -4,7 +4,8 @@
     backward  dW_g = sum over tokens of group g of dtoken u^T
 
 A program owns tokens of one group, or, where some are wanted that share a weight, tokens as they are asked
-for. Raw values are gathered, normalised in float32, cast and multiplied, and never stored. Saved: nothing but
+for. Where a token's values lie is read from a table (`spot_table`), as divisions for each would take longer
+than all the rest. Raw values are gathered, normalised in float32, cast and multiplied, and never stored. Saved: nothing but
 the inputs (and the tokens before LayerNorm); recomputed: u. 2 T K D operations each way for T tokens; read
 once and written once, T K raw values and T D results. The backward pass splits tokens over programs and adds
 the parts in a fixed order: no atomics, the same bits every time.

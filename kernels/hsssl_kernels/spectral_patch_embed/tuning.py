@@ -51,8 +51,9 @@ def patch_embed_calls(
 def patch_embed_candidates(kernel: str, columns: int, size: int) -> Iterator[Tile]:
     """Yield tiles to try for D = ``columns``: rows, columns of D and chunk of K, or D, K and tokens."""
     whole = min(256, max(64, 1 << (columns - 1).bit_length()))
-    blocks = (32, 64, 128)
-    wide = dict.fromkeys((64, 128, whole)) if "bwd" not in kernel else blocks
-    for m, n, k, warps, stages in product(blocks, wide, (32, 64), (4, 8), (1, 2, 3)):
+    backward = "bwd" in kernel
+    high = (64, 128, 256) if backward else (32, 64, 128)
+    wide = (64, 128) if backward else dict.fromkeys((64, 128, whole))
+    for m, n, k, warps, stages in product(high, wide, (32, 64), (4, 8), (1, 2, 3)):
         if m * n <= (32768 if size == 2 else 8192):
             yield Tile(m, n, k, 0, warps, stages)
