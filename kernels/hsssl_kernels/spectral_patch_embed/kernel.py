@@ -5,10 +5,10 @@
 
 A program owns tokens of one group, or, where some are wanted that share a weight, tokens as they are asked
 for. Where a token's values lie is read from a table (`spot_table`), as divisions for each would take longer
-than all the rest. Raw values are gathered, normalised in float32, cast and multiplied, and never stored. Saved: nothing but
-the inputs (and the tokens before LayerNorm); recomputed: u. 2 T K D operations each way for T tokens; read
-once and written once, T K raw values and T D results. The backward pass splits tokens over programs and adds
-the parts in a fixed order: no atomics, the same bits every time.
+than all the rest. Raw values are gathered, normalised in float32, cast and multiplied, and never stored.
+Saved: nothing but the inputs (and the tokens before LayerNorm); recomputed: u. 2 T K D operations each way
+for T tokens; read once and written once, T K raw values and T D results. The backward pass splits tokens over
+programs and adds the parts in a fixed order: no atomics, the same bits every time.
 Source: the definition in `spectral_patch_embed`; normalisation before the cast, as bf16(10^4) is off by 32.
 """
 
@@ -40,7 +40,7 @@ def _slots(
         token = tl.minimum(tl.maximum(token, 0), groups * SPACE - 1).to(tl.int32)
         if MIXED:
             g = token // SPACE
-        place = token - g * SPACE
+        place = token % SPACE
     else:
         sample, place = at // SPACE, at % SPACE
         slot = (sample.to(tl.int64) * groups + g) * SPACE + place
