@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from hsssl_kernels.launch import PROGRAMS, architecture, tile_for
-from hsssl_kernels.spectral_patch_embed.gather import bands_first, in_memory_order, in_weight_order
+from hsssl_kernels.spectral_patch_embed.gather import bands_first, in_weight_order
 from hsssl_kernels.spectral_patch_embed.kernel import _embed_kernel, _weight_grad_kernel
 from hsssl_kernels.spectral_patch_embed.spots import spot_table
 from hsssl_kernels.spectral_patch_embed.work import Work
@@ -51,13 +50,11 @@ def launch_embed(
     affine = [v.float().contiguous() for v in norm[:2]] if norm is not None else [out, out]
     block_k = min(tile.block_d, max(16, triton.next_power_of_2(work.values)))
     spots = triton.cdiv(work.values, block_k) * block_k
-    weight = in_memory_order(work, weight) if named["PIXELS_FIRST"] else weight
-    weight = F.pad(weight, (0, spots - work.values)) if spots > work.values else weight.contiguous()
     if total:
         _embed_kernel[(row_blocks * triton.cdiv(dim, tile.block_n),)](
             **named,
             start_ptr=out if work.starts is None else work.starts,
-            weight_ptr=weight,
+            weight_ptr=_lay_out(work, weight, spots),
             spot_ptr=_spot_table(work, spots),
             table_ptr=out if table is None else table.contiguous(),
             norm_weight_ptr=affine[0],
@@ -151,6 +148,20 @@ def _run(work: Work, pixels_first: bool) -> int:
         return 1
     along = work.patch if pixels_first else work.group
     return math.gcd(16 // work.x.element_size(), along, *outer)
+
+
+def _lay_out(work: Work, weight: Tensor, values: int) -> Tensor:
+    """Return weights (1 or G, D, ``values``) in the order in which kernels read values, 0 past K."""
+    if values == work.values and not _pixels_first(work):
+        return weight.contiguous()
+    shape = weight.shape[:2]
+    out = weight.new_zeros(*shape, values)
+    part = out[..., : work.values]
+    if _pixels_first(work):
+        weight = weight.reshape(*shape, -1, work.group).transpose(2, 3)
+        part = part.view(*shape, work.group, -1)
+    part.copy_(weight)
+    return out
 
 
 def _far(x: Tensor) -> bool:

@@ -7,8 +7,8 @@ Source: the definition in `spectral_views`. What is drawn per view and band, and
 time: a thread loads the eight of a pixel at once, as the cube has them beside each other, and threads of
 neighbouring pixels write band by band. Nothing goes from thread to thread but noise, and a band to be
 smoothed has its neighbours in the thread's own registers. Nothing is saved, and no patch is stored in
-between. Moves 2 B P^2 C raw numbers and as many results, in 8 to 12 instructions a value, 8 more where it is
-smoothed, and 35 more for noise (for sm_90, from 16-bit numbers of a cube whose pixels are padded).
+between. Moves 2 B P^2 C raw numbers and as many results, in 8 to 14 instructions a value, 8 more where it is
+smoothed, and 35 to 45 more for noise (sm_90, 11 x 11 pixels, 16-bit numbers of a cube with padded pixels).
 """
 
 # The bodies of @triton.jit functions hold no Python types.
