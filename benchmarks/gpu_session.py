@@ -222,9 +222,10 @@ def time_all(options: argparse.Namespace) -> int:
     """Time every op; a process each, so that a failure in one keeps the rest, and memory is clean."""
     here = Path(__file__).parent
     rest = [name for name in OPS if name not in ("nt_xent", "info_nce")]
+    of_views = ["views.py", "--compile", "--rounds", "3", "--no-loader", "--spec", *views.SPECS]
     calls = {
-        "gpu_views": ["views.py", "--compile", "--rounds", "3", "--no-loader"],
-        "gpu_views_bf16": ["views.py", "--compile", "--rounds", "3", "--no-loader", "--dtype", "bf16"],
+        "gpu_views": of_views,
+        "gpu_views_bf16": [*of_views, "--dtype", "bf16"],
         "gpu_patch_embed": ["patch_embed.py", "--compile", "--rounds", "3"],
         "gpu_embed_views": ["embed_views.py", "--rounds", "3"],
         "gpu_step": ["step.py", "--rounds", "2", "--seconds", "2"],

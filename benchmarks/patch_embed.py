@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from measure import extra_peak_mib, limit_memory, machine, times
+from measure import extra_peak_mib, host_ms, limit_memory, machine, times
 from torch import Tensor
 
 from hsssl_kernels import spectral_patch_embed
@@ -162,6 +162,10 @@ def measure(name: str, raw: bool, options: argparse.Namespace, device: str) -> l
         for peer, run in runs["both"].items():
             release_idle()  # or memory that is kept would not be counted
             row["extra_peak_mib"][peer] = extra_peak_mib(run, device)
+        if device == "cuda":
+            row["host_ms"] = {
+                passed: {peer: host_ms(run) for peer, run in runs[passed].items()} for passed in runs
+            }
     return rows
 
 
