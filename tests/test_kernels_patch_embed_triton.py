@@ -153,3 +153,21 @@ def test_empty_batches_give_empty_tokens_and_no_gradient() -> None:
     tokens.sum().backward()
     assert tokens.shape == (0, 12, 8)
     assert (named["weight"].grad == 0).all()
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("far", [True, False])
+def test_a_table_says_where_a_tokens_values_lie(first: bool, far: bool) -> None:
+    from hsssl_kernels.spectral_patch_embed.spots import spot_table
+
+    x = torch.arange(4 * 6 * 10).view(4, 6, 10)
+    x = x.permute(1, 2, 0) if first else x
+    table = spot_table(2, 3, first, x.stride(), 16, far, x.device)
+    assert table.shape == (4, 16)
+    assert table.dtype == (torch.int64 if far else torch.int32)
+    assert (table[:, 12:] == 0).all()
+    rows, cols, bands, away = table[:, :12].long()
+    assert torch.equal(x[rows, cols, bands], x.as_strided((x.numel(),), (1,))[away])
+    assert len(away.unique()) == 12
+    expected = (bands * 4 + rows * 2 + cols) if first else (rows * 2 + cols) * 3 + bands
+    assert torch.equal(expected, torch.arange(12))  # values side by side in memory follow each other
