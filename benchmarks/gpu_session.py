@@ -162,7 +162,7 @@ def check_tile(dim: int, dtype: str, temperature: float, normalize: bool) -> dic
 
 
 def view_jobs() -> list[Job]:
-    """Views of every benchmarked scene, as it is and resident, by each specification."""
+    """Views of every benchmarked scene, as it is and resident, by each specification, of two sizes."""
     cases = product(views.SCENES, run.DTYPES, VIEW_SPECS, (False, True), (9, views.PATCH))
     return [Job(check_views, case) for case in cases]
 

@@ -27,8 +27,10 @@ def watch_bounds(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     def watched_launch(self: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         on_host = launch(self, args, kwargs)
-        tensors = [x for x in (*on_host[0], *on_host[1].values()) if isinstance(x, torch.Tensor)]
-        spans[:] = [_span(x) for x in tensors if x.numel()]
+        named = {**dict(enumerate(on_host[0])), **on_host[1]}
+        tensors = {name: x for name, x in named.items() if isinstance(x, torch.Tensor) and x.numel()}
+        # of a cube what lies between pixels may be read, and so after the last where there is as much
+        spans[:] = [_storage(x) if name == "cube_ptr" else _span(x) for name, x in tensors.items()]
         running[:] = [self.fn.__name__]
         seen.add(self.fn.__name__)
         return on_host
@@ -56,6 +58,11 @@ def watch_bounds(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_load", watched_load)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_store", watched_store)
     return seen
+
+
+def _storage(x: torch.Tensor) -> tuple[int, int]:
+    first = x.untyped_storage().data_ptr()
+    return first, first + x.untyped_storage().nbytes()
 
 
 def _span(x: torch.Tensor) -> tuple[int, int]:

@@ -361,3 +361,14 @@ def test_permuting_the_batch_permutes_the_tokens(sizes: tuple[int, ...], seed: i
     order = torch.randperm(len(named["x"]), generator=torch.Generator().manual_seed(seed))
     moved = named | {"x": named["x"][order], "visible": named["visible"][order]}
     torch.testing.assert_close(call(True, moved), call(True, named)[order])
+
+
+def test_tokens_looked_up_in_half_precision_with_bands_first() -> None:
+    """A list of places came out in an order of dimensions that could not be flattened."""
+    g = torch.Generator().manual_seed(0)
+    x, weight = torch.rand(1, 32, 3, 12, generator=g).half(), torch.rand(4, 1, 72, generator=g)
+    visible = torch.randperm(16, generator=g)[:7].view(1, 7)
+    call = {"patch": 3, "group": 8, "mean": torch.rand(32, generator=g), "backend": "torch"}
+    some = spectral_patch_embed(x, weight, visible=visible, **call)
+    every = spectral_patch_embed(x, weight, **call)
+    torch.testing.assert_close(some, every[:, visible[0]])

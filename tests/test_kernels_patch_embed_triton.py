@@ -13,6 +13,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton", reason="the package triton is not installed")
 
+from hsssl_kernels import spectral_patch_embed
 from hsssl_kernels.launch import PROGRAMS, TABLE, architecture, tile_for
 from hsssl_kernels.tile import Tile
 from test_kernels_patch_embed import CASE, CASES, assert_as_good_as_torch, call, draw, tokens_and_gradients
@@ -171,3 +172,28 @@ def test_a_table_says_where_a_tokens_values_lie(first: bool, far: bool) -> None:
     assert len(away.unique()) == 12
     expected = (bands * 4 + rows * 2 + cols) if first else (rows * 2 + cols) * 3 + bands
     assert torch.equal(expected, torch.arange(12))  # values side by side in memory follow each other
+
+
+FAR = {  # shape, strides and how it is cut: rows, bands of a cube, and bands of samples far apart
+    "rows": ((1, 3, 1, 2), (1, 1_200_000_000, 1, 1), {"bands_last": True}),
+    "cube": ((2, 2, 3), (2, 1, 1_200_000_000), {"centres": torch.tensor([[0, 1]]), "window": 1}),
+    "bands": ((1, 3, 2, 1), (1, 1_200_000_000, 1, 1), {}),
+}
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="takes memory that the CPU promises and never fills")
+@pytest.mark.parametrize("name", FAR)
+def test_values_far_apart_are_found(name: str) -> None:
+    shape, strides, how = FAR[name]
+    far = torch.empty(2**31 + 2**29, dtype=torch.uint8).as_strided(shape, strides)
+    for i, part in enumerate(far.unbind(strides.index(max(strides)))):
+        part.fill_(i + 1)
+    group = 2 if name == "rows" else 1
+    weight = torch.rand(5, group, requires_grad=True)
+    call = {"weight": weight, "patch": 1, "group": group, **how}
+    pair = []
+    for x in (far, far.contiguous()):
+        tokens = spectral_patch_embed(x, backend="triton", **call)
+        pair.append((tokens, *torch.autograd.grad(tokens.square().sum(), weight)))
+    for ours, right in zip(*pair, strict=True):
+        torch.testing.assert_close(ours, right)

@@ -20,7 +20,7 @@ pytest.importorskip("triton", reason="the package triton is not installed")
 from hsssl_kernels import ViewSpec, resident_cube, spectral_views
 from hsssl_kernels.spectral_views import blocked
 from hsssl_kernels.spectral_views.draws import draw
-from hsssl_kernels.spectral_views.lines import in_lines, is_padded, padded, resident_line
+from hsssl_kernels.spectral_views.lines import filled, in_lines, is_padded, padded, resident_line
 from hsssl_kernels.spectral_views.reference import spectral_views_reference
 from view_inputs import DEVICE, FULL, NONE, PATHS, inputs, views
 
@@ -80,17 +80,28 @@ def test_the_same_bits_in_several_tiles(path: str, bands: int, patch_size: int) 
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(("bands", "noise"), [(13, 0.0), (13, 0.1), (1, 0.0), (7, 0.1), (20, 0.0)])
+@pytest.mark.parametrize(("bands", "noise"), [(13, 0.0), (13, 0.1), (1, 0.0), (7, 0.1), (85, 0.0)])
 def test_a_cube_in_lines_gives_the_same_bits(path: str, bands: int, noise: float) -> None:
-    data = inputs(bands=bands, n=5)
+    data = inputs(bands=bands, n=5, raw=torch.float32)
     call = {"path": path, "patch_size": 5, "spec": replace(FULL, noise=noise)}
     right = views(**call, **data)
-    wide = torch.full((16, 11, bands + 9), 32_000, dtype=torch.int16, device=DEVICE)
-    # other numbers lie between pixels, and none after the last of all
-    for place in (wide[1:-1, :, :bands], wide[2:, :, 9:]):
-        ours = views(**call, **data | {"cube": place.copy_(data["cube"])})
-        assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
+    for wide in (bands + 9, filled(bands), filled(bands) + 8):
+        between = torch.full((16, 11, wide), float("nan"), device=DEVICE)
+        # other numbers lie between pixels; after the last pixel of the second there are none
+        for place in (between[1:-1, :, :bands], between[2:, :, wide - bands :]):
+            ours = views(**call, **data | {"cube": place.copy_(data["cube"])})
+            assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
     ours = views(**call, **data | {"cube": padded(data["cube"], data["cube"].device)})
+    assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="takes memory that the CPU promises and never fills")
+def test_pixels_far_apart_are_found() -> None:
+    far = torch.empty(2**31 + 2**29, dtype=torch.uint8).as_strided((2, 2, 3), (1_200_000_000, 600_000_000, 1))
+    far.copy_(torch.arange(12).view(2, 2, 3))
+    data = inputs(2, 2, 3, 4, torch.uint8) | {"valid": None}
+    ours = views("triton", patch_size=2, spec=replace(FULL, smooth=1.0), **data | {"cube": far})
+    right = views("triton", patch_size=2, spec=replace(FULL, smooth=1.0), **data | {"cube": far.contiguous()})
     assert all(torch.equal(a, b) for a, b in zip(ours, right, strict=True))
 
 

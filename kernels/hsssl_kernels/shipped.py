@@ -105,7 +105,7 @@ def patch_embed_launches(architecture: str) -> Iterator[Shipped]:
                 if size == 2:
                     cube = "bwd" in name or name.endswith("more")
                     yield _patch_embed_launch(name, "bf16", wide, tile, "i16", 8, cube, "ieee")
-                    yield _patch_embed_launch(name, "fp16", wide - 24, tile, "fp32", 3, False, "ieee")
+                    yield _patch_embed_launch(name, "fp16", wide - 24, tile, "fp32", 8, False, "ieee")
                     yield _patch_embed_launch(name, "bf16", wide, tile, "i16", 3, False, "ieee")
                 else:
                     yield _patch_embed_launch(name, "fp32", wide, tile, "u16", 3, True, "ieee")
@@ -119,12 +119,17 @@ def _patch_embed_launch(
 
     more = name.endswith("more")  # of all tokens as of some
     masked = name.endswith("some") or (more and raw == "fp32")
-    constants: dict[str, Any] = {"D": columns, "PATCH": patch, "GROUP": 10, "CUBE": cube, "FAR": cube}
+    far = cube and not more
+    constants: dict[str, Any] = {"D": columns, "PATCH": patch, "GROUP": 10, "CUBE": cube, "FAR": far}
     constants |= {"HIGH": 3, "WIDE": 3}
-    constants |= {"MASKED": masked, "MIXED": masked, "FULL": True, "PIXELS_FIRST": False}
-    constants |= {"RUN": 1 if cube else 2, "HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
+    bands_first = raw == "fp32" and patch > 1  # whose pixels lie side by side, four at a time
+    constants |= {"MASKED": masked, "MIXED": masked, "FULL": bands_first, "PIXELS_FIRST": bands_first}
+    constants |= {"RUN": 4 if bands_first else 1 if cube else 2}
+    constants |= {"HAS_MEAN": True, "HAS_SCALE": True, "PRECISION": how}
     if cube or raw == "i16":
         constants["stride_c"] = 1  # bands last, as Triton specialises it
+    if bands_first:
+        constants["stride_w"] = 1
     if "bwd" not in name:
         function = kernel._embed_kernel
         norm = more and columns <= tile.block_n
@@ -136,7 +141,7 @@ def _patch_embed_launch(
         function = kernel._weight_grad_kernel
         constants |= {"BY_TABLE": how == "ieee"}
         constants |= {"BLOCK_D": tile.block_m, "BLOCK_K": tile.block_n, "BLOCK_T": tile.block_d}
-    types = {"x_ptr": f"*{raw}", "spot_ptr": "*i64" if cube else "*i32", "eps": "fp32"}
+    types = {"x_ptr": f"*{raw}", "spot_ptr": "*i64" if far else "*i32", "eps": "fp32"}
     types |= dict.fromkeys(("centre_ptr", "order_ptr", "visible_ptr", "start_ptr"), "*i64")
     types |= dict.fromkeys(("weight_ptr", "out_ptr", "before_ptr", "gradient_ptr"), f"*{dtype}")
     names = [name for name in function.arg_names if name not in constants]

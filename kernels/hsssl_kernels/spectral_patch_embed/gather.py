@@ -166,7 +166,7 @@ def _positions(work: Work, strides: list[int], run: int, count: int) -> Callable
     if work.centres is None:
         by_band, by_run = ((-1, 1), (1, -1)) if lead else ((1, -1), (-1, 1))
         listed = bands.view(work.groups, 1, *by_band) + image.to(whole).view(1, space, *by_run)
-        listed = listed.view(work.groups * space, -1)
+        listed = listed.reshape(work.groups * space, -1)
         offsets = (torch.arange(work.batch, device=device) * strides[0]).to(whole)
         return lambda sample, token: listed.index_select(0, token).add_(offsets[sample].unsqueeze(1)).view(-1)
     row, col = _mirrored(work, slice(None), *side)

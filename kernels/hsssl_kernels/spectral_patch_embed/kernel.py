@@ -55,7 +55,10 @@ def _corners(
 ):  # fmt: skip
     """Return where each token's values begin: a row and column of the cube and a band; or the last is all."""
     row, col = place // WIDE * PATCH, place % WIDE * PATCH
-    band = g * GROUP * stride_c
+    band = g * GROUP
+    if FAR:
+        band = band.to(tl.int64)
+    band *= stride_c
     if CUBE:
         y = tl.load(centre_ptr + 2 * sample).to(tl.int32) - reach + row
         x = tl.load(centre_ptr + 2 * sample + 1).to(tl.int32) - reach + col
@@ -63,7 +66,7 @@ def _corners(
     else:
         y, x = row, col
         if FAR:
-            sample = sample.to(tl.int64)
+            sample, row, col = sample.to(tl.int64), row.to(tl.int64), col.to(tl.int64)
         # strides come in whole runs, and one that is a run of 1 is contiguous: so loads become wide
         if PIXELS_FIRST:
             begin = (sample * stride_b + row * stride_h + band) * RUN + col * stride_w
@@ -91,7 +94,7 @@ def _read(
         away = tl.load(spot_ptr + 2 * SPOTS + k) * stride_c
     else:
         at, away = 0, tl.load(spot_ptr + 3 * SPOTS + k)
-    # side by side as `Work` has them, which the compiler cannot see in a table
+    # a run of values lies side by side: the compiler cannot see that in a table, and of cubes believes it not
     away = tl.max_contiguous(tl.multiple_of(away, RUN), RUN)
     at += begin[:, None] + away[None, :]
     if not FULL:

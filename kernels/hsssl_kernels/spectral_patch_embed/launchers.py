@@ -67,7 +67,7 @@ def launch_embed(
             D=dim,
             OWN=own,
             TABLE=0 if table is None else 1 if len(table) == 1 else 2,
-            SHARE=1 if table is None else work.groups * work.space // len(table),
+            SHARE=1 if table is None or len(table) == 1 else work.groups * work.space // len(table),
             NORM=fused,
             KEEP=keep,
             BLOCK_G=triton.next_power_of_2(work.groups),

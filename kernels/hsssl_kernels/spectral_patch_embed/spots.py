@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ def spots_of_values(patch: int, group: int, first: bool) -> Any:
     return torch.stack([row, col, band], -1).view(-1).numpy()
 
 
-@lru_cache(maxsize=32)  # every call asks for the same, and sending it to a GPU waits for it
+@cache  # every call asks for the same, and sending it to a GPU waits for it
 def spot_table(
     patch: int,
     group: int,

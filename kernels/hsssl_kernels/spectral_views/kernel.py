@@ -5,10 +5,10 @@
 Source: the definition in `spectral_views`. What is drawn per view and band, and where each pixel lies,
 `choice_kernel` has found. A program makes some bands at a block of pixels of one view, eight bands at a
 time: a thread loads the eight of a pixel at once, as the cube has them beside each other, and threads of
-neighbouring pixels write band by band. Nothing goes from thread to thread but noise, and a band to be
-smoothed has its neighbours in the thread's own registers. Nothing is saved, and no patch is stored in
-between. Moves 2 B P^2 C raw numbers and as many results, in 8 to 14 instructions a value, 8 more where it is
-smoothed, and 35 to 45 more for noise (sm_90, 11 x 11 pixels, 16-bit numbers of a cube with padded pixels).
+neighbouring pixels write band by band. With padded pixels nothing goes from thread to thread but noise, and
+a band to be smoothed has its neighbours in the thread's own registers. Nothing is saved, and no patch is
+stored in between. Moves 2 B P^2 C raw numbers and as many results, in 8 to 14 instructions a value, 8 more
+where it is smoothed, and 35 to 45 more for noise (sm_90, 11 x 11 pixels, 16-bit numbers, padded pixels).
 """
 
 # The bodies of @triton.jit functions hold no Python types.
@@ -222,7 +222,7 @@ def _spectral_views_kernel(
             C, PIXELS, PADDED, BY_BAND, SMOOTHS, HAS_NOISE, False, BLOCK_C,
         )  # fmt: skip
     if whole < C:
-        # a loop, as a store within a condition of the device has been compiled wrongly
+        # a loop, as Triton 3.7 has compiled masked stores within a condition wrongly
         for first in tl.range(tl.maximum(begin, whole), tl.minimum(end, C), BLOCK_C):
             _write_bands(
                 first, first_pixel, cube_ptr, pixel, gone, rows, smooth, stream, sigma, out_ptr,
