@@ -66,7 +66,7 @@ class Memory(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Gradients that loops add to: P parts that `add_up` adds up."""
+    """Gradients that loops add to: P parts, which are added up at the end."""
 
     by_weight: Any  # (P, 1 or G, K', D), K' >= K a multiple of 6
     by_table: Any  # (P, 1 or G or G S or 0, D)

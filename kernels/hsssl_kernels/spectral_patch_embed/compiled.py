@@ -195,14 +195,15 @@ def add_slots(
 
 def total(work: Work, sums: Sums, dim: int) -> tuple[Tensor, Tensor]:
     """Return the gradients by the weight (1 or G, D, K) and by the table: sums of all parts, in order."""
-    from hsssl_kernels.spectral_patch_embed.loops import add_up
-
     by_weight, values, threads = sums.by_weight, values_of_weight(work), torch.get_num_threads()
     out = empty_again((by_weight.shape[1], dim, work.values), _dtype(by_weight), torch.device("cpu"))
     step = max(1, -(-dim // threads)) if by_weight.size >= _PART else dim
 
     def part(columns: slice) -> None:
-        add_up(by_weight, values, columns.start, columns.stop, out.numpy())
+        # NumPy goes from part to part, in which what is read lies in a row
+        few = by_weight[..., columns]
+        whole = few[0] if len(few) == 1 else few.sum(0)
+        out.numpy()[:, columns] = whole[:, values].swapaxes(1, 2)
 
     run_apart(part, [slice(i, min(i + step, dim)) for i in range(0, dim, step)], threads, here_too=True)
     return out, torch.from_numpy(sums.by_table.sum(0))[:, :dim]

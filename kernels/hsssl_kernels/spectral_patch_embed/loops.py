@@ -28,7 +28,7 @@ from hsssl_kernels.lanes import (
 from hsssl_kernels.loops import compile_and_keep, compile_inline
 from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Memory, Source
 
-__all__ = ["LANES", "add_gradients", "add_up", "embed_tokens"]
+__all__ = ["LANES", "add_gradients", "embed_tokens"]
 
 # Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
 LANES = "0d3819d86597a741"
@@ -118,24 +118,6 @@ def add_gradients(source, memory, turns, gradient, share, by_weight, by_table):
             at = end
         turn = take_turn(taken)
         at = turns.first + turn // turns.shares * turns.step
-
-
-@compile_and_keep
-def add_up(parts, values, first, last, out):
-    """Write (n, D, K) the sums of parts (P, n, K', D'), for columns ``first`` ... ``last`` - 1 of D.
-
-    Number k of K has those of value ``values[k]``.
-    """
-    for group in range(len(out)):
-        # a line of the cache, of 8 values: those of more could push out each other
-        for begin in range(first, last, 16):
-            for least in range(0, len(values), 8):
-                for column in range(begin, min(begin + 16, last)):
-                    for k in range(least, min(least + 8, len(values))):
-                        total = parts[0, group, values[k], column]
-                        for part in range(1, len(parts)):
-                            total += parts[part, group, values[k], column]
-                        out[group, column, k] = total
 
 
 @compile_inline
