@@ -28,6 +28,7 @@ PUBLIC = {
     "info_nce",
     "linear_mixing",
     "nt_xent",
+    "resident_cube",
     "self_expression",
     "sinkhorn",
     "spectral_angle",
