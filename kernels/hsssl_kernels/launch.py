@@ -23,7 +23,6 @@ __all__ = [
     "shape_class",
     "splits_for",
     "tile_for",
-    "view_block",
 ]
 
 
@@ -96,15 +95,3 @@ def row_block(columns: int) -> tuple[int, int]:
     """Return (rows, columns) of a program that reads whole rows: about 4096 values in all."""
     width = max(16, 1 << (columns - 1).bit_length())
     return max(1, 4096 // width), width
-
-
-def view_block(bands: int, pixels: int, light: bool) -> tuple[int, int]:
-    """Return bands and pixels of a program of `spectral_views`, of one warp.
-
-    Fewer pixels where it takes many registers, that is with noise or unpadded pixels.
-    """
-    # a chunk of eight bands takes about 10 pixels' instructions beside those of its pixels
-    sizes = (16, 32, 64, 128) if light else (16, 32, 64)
-    block_p = min(sizes, key=lambda size: -(-pixels // size) * (size + 10))
-    chunks = -(-bands // 8)
-    return 8 * -(-chunks // max(1, round(chunks / 8))), block_p

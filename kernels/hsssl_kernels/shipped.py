@@ -13,7 +13,7 @@ import torch
 
 from hsssl_kernels.aot import SHARED_LIMIT, compile_ahead
 from hsssl_kernels.dispatch import MAX_COLUMNS
-from hsssl_kernels.launch import TABLE, row_block, view_block
+from hsssl_kernels.launch import TABLE, row_block
 from hsssl_kernels.tile import Tile
 
 __all__ = ["Shipped", "main", "shipped"]
@@ -246,7 +246,7 @@ def _view_launches(
 ) -> Iterator[Shipped]:
     """Yield the kernel that makes views, noisy or not, and the one that draws what they differ in."""
     from hsssl_kernels.spectral_views import choice_kernel, kernel
-    from hsssl_kernels.spectral_views.lines import filled
+    from hsssl_kernels.spectral_views.lines import AT_ONCE, filled
 
     wide = filled(bands)
     shape = {"C": bands, "P": patch_size, "WIDE": wide}
@@ -267,8 +267,9 @@ def _view_launches(
     own |= dict.fromkeys(("flip", "block_drop"), "i64")  # chances of a half and more
     launches = [("view_choices", choice_kernel._choose_kernel, choices, choice_kernel.CHOICE_OPTIONS)]
     for noisy in (False, True)[: 1 + full]:
-        span, block_p = view_block(bands, patch_size**2, line == wide and not noisy)
-        constants = views | {"HAS_NOISE": noisy, "SPAN": span, "BLOCK_P": block_p}
+        span, block_p = kernel.view_block(bands, patch_size**2, line == wide and not noisy)
+        constants = views | {"HAS_NOISE": noisy, "SPAN": span}
+        constants |= {"BLOCK_C": AT_ONCE, "BLOCK_P": block_p}
         name = f"spectral_views{' noisy' if noisy else ''}"
         launches.append((name, kernel._spectral_views_kernel, constants, kernel.VIEW_OPTIONS))
     for name, function, constants, options in launches:

@@ -53,7 +53,10 @@ def _corners(
     WIDE: tl.constexpr, PATCH: tl.constexpr, GROUP: tl.constexpr,
     CUBE: tl.constexpr, FAR: tl.constexpr, PIXELS_FIRST: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
-    """Return where each token's values begin: a row and column of the cube and a band; or the last is all."""
+    """Return where each token's values begin: row and column of the cube, and how far away its first band is.
+
+    In samples the third is how far away the first value is, and the others are not needed.
+    """
     row, col = place // WIDE * PATCH, place % WIDE * PATCH
     band = g * GROUP
     if FAR:
@@ -140,7 +143,7 @@ def _embed_kernel(
     visible_ptr,  # (B, V) int64
     start_ptr,  # (G + 1,) int64, read where MASKED and not MIXED, as the order
     weight_ptr,  # (1 or G, D, SPOTS), with PIXELS_FIRST in that order, 0 from K on
-    table_ptr,  # (groups space / share, D)
+    table_ptr,  # (groups space / SHARE, D)
     norm_weight_ptr,  # (D,) float32, read where NORM
     norm_bias_ptr,
     out_ptr,  # (B V, D)

@@ -163,6 +163,7 @@ def _choose_kernel(
     low = call * 0 + (sample_id & 0xFFFFFFFF).to(tl.uint32)
     high = call * 0 + ((sample_id >> 32) & 0xFFFFFFFF).to(tl.uint32)
     words = tl.philox(key, call, low, high, call * 0 + (view + _STREAM).to(tl.uint32))
+
     # where the patch lies
     row, col = tl.load(centre_ptr + 2 * own).to(tl.int32), tl.load(centre_ptr + 2 * own + 1).to(tl.int32)
     down = _folded(row + _below(_word(words, calls, 0), 2 * jitter + 1) - jitter, rows)

@@ -21,15 +21,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hsssl_kernels.launch import view_block
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.choice_kernel import launch_choices, two_normals
 from hsssl_kernels.spectral_views.draws import NOISE
-from hsssl_kernels.spectral_views.lines import filled, in_lines, is_padded
+from hsssl_kernels.spectral_views.lines import AT_ONCE, filled, in_lines, is_padded
 from hsssl_kernels.spectral_views.spec import ViewSpec
 from hsssl_kernels.spectral_views.strengths import strengths_of
 
-__all__ = ["VIEW_OPTIONS", "launch_spectral_views"]
+__all__ = ["VIEW_OPTIONS", "launch_spectral_views", "view_block"]
 
 # Every product and sum is rounded by itself, as in the reference: both then have the same bits.
 VIEW_OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
@@ -182,9 +181,9 @@ def _spectral_views_kernel(
     HAS_NOISE: tl.constexpr,
     FAR: tl.constexpr,  # more raw numbers than 32 bits count
     SPAN: tl.constexpr,  # bands of a program, a multiple of BLOCK_C
+    BLOCK_C: tl.constexpr,  # 8, as `_sum_beside` takes them
     BLOCK_P: tl.constexpr,
 ):
-    BLOCK_C: tl.constexpr = 8  # as `_sum_beside` takes
     PIXELS: tl.constexpr = P * P
     blocks: tl.constexpr = (PIXELS + BLOCK_P - 1) // BLOCK_P
     spans: tl.constexpr = (C + SPAN - 1) // SPAN
@@ -228,6 +227,18 @@ def _spectral_views_kernel(
                 first, first_pixel, cube_ptr, pixel, gone, rows, smooth, stream, sigma, out_ptr,
                 C, PIXELS, PADDED, BY_BAND, SMOOTHS, HAS_NOISE, True, BLOCK_C,
             )  # fmt: skip
+
+
+def view_block(bands: int, pixels: int, light: bool) -> tuple[int, int]:
+    """Return bands and pixels of a program, of one warp.
+
+    Fewer pixels where it takes many registers, that is with noise or unpadded pixels.
+    """
+    # a chunk of bands takes about 10 pixels' instructions beside those of its pixels
+    sizes = (16, 32, 64, 128) if light else (16, 32, 64)
+    block_p = min(sizes, key=lambda size: -(-pixels // size) * (size + 10))
+    chunks = -(-bands // AT_ONCE)
+    return AT_ONCE * -(-chunks // max(1, round(chunks / 8))), block_p
 
 
 def launch_spectral_views(
@@ -283,6 +294,7 @@ def launch_spectral_views(
         HAS_NOISE=noisy,
         FAR=rows * cols * line >= 2**31,
         SPAN=span,
+        BLOCK_C=AT_ONCE,
         BLOCK_P=block_p,
         **VIEW_OPTIONS,
     )

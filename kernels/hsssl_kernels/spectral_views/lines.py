@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["filled", "in_lines", "is_padded", "padded", "resident_cube", "resident_line"]
+__all__ = ["AT_ONCE", "filled", "in_lines", "is_padded", "padded", "resident_cube", "resident_line"]
 
-# Bands that a thread of the GPU's kernel takes at once.
-_AT_ONCE = 8
+# Bands that a thread of the GPU's kernel takes at once, and its smoothing spells out.
+AT_ONCE = 8
 
 
 def resident_cube(cube: Tensor, device: torch.device | str | None = None) -> Tensor:
@@ -65,7 +65,7 @@ def padded(cube: Tensor, device: torch.device) -> Tensor:
 
 def filled(bands: int) -> int:
     """Return the number of bands, filled up to a multiple of those taken at once."""
-    return -(-bands // _AT_ONCE) * _AT_ONCE
+    return -(-bands // AT_ONCE) * AT_ONCE
 
 
 def in_lines(cube: Tensor) -> tuple[Tensor, int]:
@@ -81,4 +81,4 @@ def is_padded(cube: Tensor, line: int) -> bool:
     """Return whether every pixel of a cube `in_lines` has as many numbers to read as `filled` says."""
     rows, cols, bands = cube.shape
     end = cube.storage_offset() + (rows * cols - 1) * line + filled(bands)
-    return line % _AT_ONCE == 0 and end * cube.itemsize <= cube.untyped_storage().nbytes()
+    return line % AT_ONCE == 0 and end * cube.itemsize <= cube.untyped_storage().nbytes()
