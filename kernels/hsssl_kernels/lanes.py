@@ -1,8 +1,9 @@
-"""Several numbers at once in compiled loops: what fits 64 bytes, one or more of a machine's vector registers.
+"""Several numbers at once in compiled loops, and several threads.
 
-LLVM makes vectors of a plain loop, but keeps sums of a matrix product in memory, at half of the machine's
-speed; sums that are `Lanes` stay in registers. Numba keeps machine code that holds what stands here until the
-file of its function changes, so that file keeps a digest of this one.
+`Lanes` are what fits 64 bytes, one or more of a machine's vector registers. LLVM makes vectors of a plain
+loop, but keeps sums of a matrix product in memory, at half of the machine's speed; sums that are lanes stay
+in registers. Numba keeps machine code that holds what stands here until the file of its function changes, so
+that file keeps a digest of this one.
 """
 
 # Numba's and llvmlite's classes and decorators have no types; a first argument is Numba's context.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "beyond",
     "fetch",
     "finish_streams",
+    "keep_until_here",
     "load",
     "multiply_add",
     "store",
     "stream",
     "take_turn",
+    "together",
     "width",
     "zeros",
 ]
@@ -64,6 +67,12 @@ def address(_, array):
         return context.make_array(signature.args[0])(context, builder, arguments[0]).data
 
     return types.CPointer(array.dtype)(array), generate  # type: ignore[attr-defined]
+
+
+@intrinsic
+def keep_until_here(_, array):
+    """Let an array live until this is reached, for those who use its address."""
+    return types.void(array), lambda context, *_: context.get_dummy_value()
 
 
 @intrinsic
@@ -164,6 +173,43 @@ def take_turn(_, turns):
         return builder.atomic_rmw("add", arguments[0], one, "monotonic")
 
     return turns.dtype(turns), generate
+
+
+@intrinsic
+def together(typing, team, function, arguments):
+    """Call a compiled function with a tuple of arguments in each thread of a `parallel.Team`; wait for all.
+
+    What it returns is lost; nothing that it calls may raise.
+    """
+    signature = function.get_call_type(typing, tuple(arguments), {})
+
+    def generate(context, builder, _, given):
+        found = function.dispatcher.get_compile_result(signature)
+        context.add_linking_libs((found.library,))
+        pointer, whole, values = ir.IntType(8).as_pointer(), ir.IntType(32), given[2]
+        # what OpenMP calls: a function of one address, at which it finds the arguments
+        body = ir.FunctionType(ir.VoidType(), [pointer])
+        body = ir.Function(builder.module, body, builder.module.get_unique_name(function.dispatcher.__name__))
+        body.linkage = "internal"
+        inside = ir.IRBuilder(body.append_basic_block())
+        held = inside.load(inside.bitcast(body.args[0], values.type.as_pointer()))
+        each = cgutils.unpack_tuple(inside, held)
+        context.call_internal_no_propagate(inside, found.fndesc, signature, each)
+        inside.ret_void()
+
+        start, threads = cgutils.unpack_tuple(builder, given[0])
+        place = builder.bitcast(cgutils.alloca_once_value(builder, values), pointer)
+        with builder.if_else(cgutils.is_null(builder, start)) as (alone, many):
+            with alone:
+                builder.call(body, [place])
+            with many:
+                kind = ir.FunctionType(ir.VoidType(), [body.type, pointer, whole, whole])
+                parallel = builder.inttoptr(start, kind.as_pointer())
+                flags = ir.Constant(whole, 0)
+                builder.call(parallel, [body, place, builder.trunc(threads, whole), flags])
+        return context.get_dummy_value()
+
+    return types.void(team, function, arguments), generate
 
 
 @intrinsic

@@ -21,8 +21,6 @@ from hsssl_kernels.spectral_patch_embed.compiled import (
     empty_sums,
     goes_past_cache,
     lay_out,
-    memory_for_sums,
-    memory_for_tokens,
     total,
 )
 from hsssl_kernels.spectral_patch_embed.grouping import check_range
@@ -56,10 +54,9 @@ def embed_views_compiled(source: Source, weight: Tensor, table: Tensor | None) -
 
     @torch.no_grad()  # the mode is a thread's own
     def part(samples: slice) -> None:
-        memory = memory_for_tokens(projection)
         for view, slots, read, order in _blocks(source, samples, grouped, compute_dtype(weight)):
             output = Output(tokens[view][slots])
-            embed_slots(read, projection, slice(0, len(output.tokens)), order, output, past_cache, memory)
+            embed_slots(read, projection, slice(0, len(output.tokens)), order, output, past_cache)
 
     run_parts(source, part)
     a, b = (x.view(-1, source.tokens, dim) for x in tokens)
@@ -78,10 +75,10 @@ def grad_compiled(
 
     @torch.no_grad()  # the mode is a thread's own
     def part(samples: slice) -> None:
-        own, memory = cleared(sums, parts.index(samples)), memory_for_sums(sums)
+        own = cleared(sums, parts.index(samples))
         for view, slots, read, order in _blocks(source, samples, grouped, compute_dtype(pair[0])):
             gradient = by_tokens[view][slots]
-            add_slots(read, own, slice(0, len(gradient)), order, gradient, memory)
+            add_slots(read, own, slice(0, len(gradient)), order, gradient)
 
     run_apart(part, parts, torch.get_num_threads())
     return total(template, sums, dim)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-__all__ = ["ROWS", "Memory", "Source", "Sums", "Turns"]
+__all__ = ["ROWS", "Source", "Sums", "Turns"]
 
 # Rows of a product at once: with two registers for each, 12 of the 16 that most machines have.
 # `_multiply` and `_write` in loops.py spell them out.
@@ -42,27 +42,6 @@ class Source(NamedTuple):
     order: Any  # (B V,)
     kept: int  # slots of a sample, V
     tokens: int  # of a sample, G S
-
-
-class Memory(NamedTuple):
-    """What loops write to on the way: for each thread its own. Inside loops, addresses."""
-
-    u: Any  # (m / 6, K', 6) normalised values of m tokens; for gradients K' >= K is a multiple of 6, else K
-    offsets: Any  # (2 K',) where a token's values lie: from its first, and in a cube that mirrors them
-    given: Any  # (6,) where rows begin that sums are added to; uint64
-    to: Any  # (6,) where rows begin that take the result; uint64
-    right: Any  # (D / L, m, L) gradients by m tokens
-
-    @classmethod
-    def of(cls, wide: torch.dtype, height: int, tokens: int, dim: int = 0) -> Memory:
-        """Return memory for so many tokens of as many values, and gradients of so many numbers by them."""
-        return cls(
-            u=_zeros(height * tokens, wide),
-            offsets=_zeros(2 * height, torch.int64),
-            given=_zeros(ROWS, torch.uint64),
-            to=_zeros(ROWS, torch.uint64),
-            right=_zeros(tokens * dim, wide),
-        )
 
 
 class Sums(NamedTuple):

@@ -12,8 +12,8 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.pages import empty_again
-from hsssl_kernels.parallel import run_apart
-from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Memory, Source, Sums, Turns
+from hsssl_kernels.parallel import ALONE, Team, run_apart, run_loop
+from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Source, Sums, Turns
 from hsssl_kernels.spectral_patch_embed.gather import bands_first
 from hsssl_kernels.spectral_patch_embed.output import Output
 from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of, values_of_weight
@@ -28,8 +28,6 @@ __all__ = [
     "empty_sums",
     "goes_past_cache",
     "lay_out",
-    "memory_for_sums",
-    "memory_for_tokens",
     "takes_loops",
     "total",
     "weight_grad_compiled",
@@ -80,14 +78,16 @@ def embed_compiled(
     order, projection = order_by_group(work, len(weight) > 1), lay_out(work, weight, table)
     source, output = source_of(work, compute_dtype(weight), order), Output.of(work, weight, norm, keep)
     past_cache, parts = goes_past_cache(output.tokens), _parts(work, weight.shape[1])
-    turns = _turns(parts) if _is_written_whole(output, projection) else None
+    threads = torch.get_num_threads() if len(parts) > 1 else 1
+    if _is_written_whole(output, projection):
+        run_loop(_writer(source, _turns(parts), projection, output.tokens, past_cache), threads)
+        return output.result(work.kept)
 
     @torch.no_grad()  # the mode is a thread's own
     def part(slots: slice) -> None:
-        memory = memory_for_tokens(projection)
-        embed_slots(source, projection, slots, order, output, past_cache, memory, turns)
+        embed_slots(source, projection, slots, order, output, past_cache)
 
-    _run(part, parts, turns)
+    run_apart(part, parts, threads)
     return output.result(work.kept)
 
 
@@ -99,14 +99,18 @@ def weight_grad_compiled(work: Work, gradient: Tensor, grouped: bool, rows: int)
     least = 8 * (work.groups if grouped else 1) * work.values * dim // (work.values + dim)
     parts = _parts(work, dim, least)
     sums = empty_sums(work, gradient, grouped, rows, len(parts))
-    turns = _turns(parts, _shares(work, dim, len(parts))) if _is_read_whole(gradient, sums) else None
+    if _is_read_whole(gradient, sums):
+        turns = _turns(parts, _shares(work, dim, len(parts)))
+        threads = torch.get_num_threads() if turns.shares * len(parts) > 1 else 1
+        run_loop(_adder(source, turns, gradient, sums), threads)
+        return total(work, sums, dim)
 
     @torch.no_grad()  # the mode is a thread's own
     def part(slots: slice) -> None:
-        own = cleared(sums, slots.start // max(1, parts[0].stop)) if turns is None else sums
-        add_slots(source, own, slots, order, gradient, memory_for_sums(sums), turns)
+        own = cleared(sums, slots.start // max(1, parts[0].stop))
+        add_slots(source, own, slots, order, gradient)
 
-    _run(part, parts, turns)
+    run_apart(part, parts, torch.get_num_threads())
     return total(work, sums, dim)
 
 
@@ -130,15 +134,11 @@ def embed_slots(
     order: Tensor | None,
     output: Output,
     past_cache: bool,
-    memory: Memory,
-    turns: Turns | None = None,
 ) -> None:
-    """Write the tokens of slots, or of those that an order has there; or of what turns there are."""
-    from hsssl_kernels.spectral_patch_embed.loops import embed_tokens
-
+    """Write the tokens of slots, or of those that an order has there, in this thread."""
     if _is_written_whole(output, projection):
-        turns = turns or Turns.of(slots, slots.stop - slots.start, True)
-        embed_tokens(source, memory, turns, *projection, output.tokens.numpy(), past_cache)
+        turns = Turns.of(slots, slots.stop - slots.start, True)
+        _writer(source, turns, projection, output.tokens, past_cache)(ALONE)
         return
     table, dim = torch.from_numpy(projection.table), output.tokens.shape[1]
     step = max(1, _ROWS // dim)
@@ -146,7 +146,7 @@ def embed_slots(
     for first in range(slots.start, slots.stop, step):
         place = slice(first, min(first + step, slots.stop))
         rows = sums[: place.stop - first]
-        embed_tokens(source, memory, Turns.of(place, step, False), *projection, rows.numpy(), False)
+        _writer(source, Turns.of(place, step, False), projection, rows, False)(ALONE)
         output.write(place if order is None else order[place], rows[:, :dim])
 
 
@@ -171,26 +171,17 @@ def add_slots(
     slots: slice,
     order: Tensor | None,
     gradient: Tensor,
-    memory: Memory,
-    turns: Turns | None = None,
 ) -> None:
-    """Add what gradients (B V, D) by tokens give for slots, or for those that an order has there.
-
-    Or for turns, which write to sums of any values.
-    """
-    from hsssl_kernels.spectral_patch_embed.loops import add_gradients
-
-    share = source.tokens // max(1, sums.by_table.shape[1])
+    """Add what gradients (B V, D) by tokens give for slots, or for those that an order has there."""
     if _is_read_whole(gradient, sums):
-        turns = turns or Turns.of(slots, slots.stop - slots.start, True)
-        add_gradients(source, memory, turns, gradient.detach().numpy(), share, *sums)
+        _adder(source, Turns.of(slots, slots.stop - slots.start, True), gradient, sums)(ALONE)
         return
     wide, step = compute_dtype(gradient), max(1, _ROWS // sums.by_weight.shape[3])
     for first in range(slots.start, slots.stop, step):
         place = slice(first, min(first + step, slots.stop))
         dy = gradient[place if order is None else order[place]].to(wide)
         dy = _filled(dy, _lanes(wide)).contiguous()
-        add_gradients(source, memory, Turns.of(place, step, False), dy.numpy(), share, *sums)
+        _adder(source, Turns.of(place, step, False), dy, sums)(ALONE)
 
 
 def total(work: Work, sums: Sums, dim: int) -> tuple[Tensor, Tensor]:
@@ -207,6 +198,25 @@ def total(work: Work, sums: Sums, dim: int) -> tuple[Tensor, Tensor]:
 
     run_apart(part, [slice(i, min(i + step, dim)) for i in range(0, dim, step)], threads, here_too=True)
     return out, torch.from_numpy(sums.by_table.sum(0))[:, :dim]
+
+
+def _writer(
+    source: Source, turns: Turns, projection: Projection, out: Tensor, past_cache: bool
+) -> Callable[[Team], None]:
+    """Return the loop that writes the tokens of turns to ``out``."""
+    from hsssl_kernels.spectral_patch_embed.loops import embed_tokens
+
+    given = source, turns, *projection, out.numpy(), past_cache
+    return lambda team: embed_tokens(team, *given)
+
+
+def _adder(source: Source, turns: Turns, gradient: Tensor, sums: Sums) -> Callable[[Team], None]:
+    """Return the loop that adds what gradients by the tokens of turns give to sums."""
+    from hsssl_kernels.spectral_patch_embed.loops import add_gradients
+
+    share = source.tokens // max(1, sums.by_table.shape[1])
+    given = source, turns, gradient.detach().numpy(), share, _held(sums), *sums
+    return lambda team: add_gradients(team, *given)
 
 
 def _is_written_whole(output: Output, projection: Projection) -> bool:
@@ -238,25 +248,11 @@ def _filled(x: Tensor, lanes: int) -> Tensor:
     return F.pad(x.detach(), (0, missing)) if missing else x.detach()
 
 
-def memory_for_tokens(projection: Projection) -> Memory:
-    """Return what `embed_slots` writes to on the way, for one thread."""
-    return Memory.of(_dtype(projection.table), projection.panels.shape[2], ROWS)
-
-
-def memory_for_sums(sums: Sums) -> Memory:
-    """Return what `add_slots` writes to on the way, for one thread."""
-    _, _, high, across = sums.by_weight.shape
+def _held(sums: Sums) -> int:
+    """Return how many tokens a thread holds to sum over."""
+    high, across = int(sums.by_weight.shape[2]), int(sums.by_weight.shape[3])
     tokens = _TOKENS if high * across <= _SUMS else _MORE_TOKENS
-    tokens = max(ROWS, min(tokens, _MEMORY // (high + across)) // ROWS * ROWS)
-    return Memory.of(_dtype(sums.by_weight), high, tokens, across)
-
-
-def _run(part: Callable[[slice], None], parts: list[slice], turns: Turns | None) -> None:
-    """Call ``part`` for parts, or in each thread once where they take turns."""
-    threads = torch.get_num_threads()
-    if turns is not None:
-        parts = [slice(0, parts[-1].stop)] * min(threads, turns.shares * len(parts))
-    run_apart(part, parts, threads, here_too=turns is not None)
+    return max(ROWS, min(tokens, _MEMORY // (high + across)) // ROWS * ROWS)
 
 
 def _turns(parts: list[slice], shares: int = 1) -> Turns:

@@ -9,6 +9,8 @@ but tokens is written. Sums stay in registers, six rows of `hsssl_kernels.lanes`
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from hsssl_kernels.lanes import (
@@ -17,34 +19,63 @@ from hsssl_kernels.lanes import (
     beyond,
     fetch,
     finish_streams,
+    keep_until_here,
     load,
     multiply_add,
     store,
     stream,
     take_turn,
+    together,
     width,
     zeros,
 )
-from hsssl_kernels.loops import compile_and_keep, compile_inline
-from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Memory, Source
+from hsssl_kernels.loops import compile_and_keep, compile_inline, compile_part
+from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Source
 
 __all__ = ["LANES", "add_gradients", "embed_tokens"]
 
 # Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
-LANES = "0d3819d86597a741"
+LANES = "c018f0cb741cb437"
+
+
+class Memory(NamedTuple):
+    """What a thread writes to on the way."""
+
+    u: Any  # (m / 6, K', 6) normalised values of m tokens; for gradients K' >= K is a multiple of 6, else K
+    offsets: Any  # (2 K',) where a token's values lie: from its first, and in a cube that mirrors them
+    given: Any  # (6,) where rows begin that sums are added to; uint64
+    to: Any  # (6,) where rows begin that take the result; uint64
+    right: Any  # (D / L, m, L) gradients by m tokens
 
 
 @compile_and_keep
-def embed_tokens(source, memory, turns, panels, table, share, out, past_cache):
+def embed_tokens(team, source, turns, panels, table, share, out, past_cache):
     """Write tokens (m, D) as long as there are turns: products and rows of the table.
 
-    Threads with the same turns share them. Between two there is no Python, for which threads would wait.
+    The threads of a `parallel.Team` share the turns.
     ``panels`` (1 or G, D / L, K, L) is the weight for lanes of L numbers; ``table`` (1 or G or G S, D) has a
-    row for ``share`` tokens. L divides D. The memory is for 6 tokens. With ``past_cache`` rows of ``out``
-    begin at multiples of 64 bytes.
+    row for ``share`` tokens. L divides D. With ``past_cache`` rows of ``out`` begin at multiples of 64 bytes.
     """
+    together(team, _embed_tokens, (source, turns, panels, table, share, out, past_cache))
+
+
+@compile_and_keep
+def add_gradients(team, source, turns, gradient, share, most, by_weight, by_table):
+    """Add to `Sums`, of which a row of those by the table is for ``share`` tokens.
+
+    ``gradient`` (m, D) is that by tokens. Turns at the same slots add to one part, each to its columns: bits
+    do not depend on how many threads of a `parallel.Team` there are. Each holds up to ``most`` tokens, a
+    multiple of 6.
+    """
+    together(team, _add_gradients, (source, turns, gradient, share, most, by_weight, by_table))
+
+
+@compile_part
+def _embed_tokens(source, turns, panels, table, share, out, past_cache):
     weight, given, tokens = address(panels), address(table), address(out)
-    where, work, taken, grouped = _addresses(source), _places(memory), address(turns.taken), len(panels) > 1
+    where, taken, grouped = _addresses(source), address(turns.taken), len(panels) > 1
+    memory = _memory(source.values, ROWS, 0, panels)
+    work = _places(memory)
     dim, count, lanes = np.uint64(out.shape[1]), np.uint64(source.values), width(tokens)
     _list_offsets(where, work.offsets)
     at = turns.first + take_turn(taken) * turns.step
@@ -70,19 +101,17 @@ def embed_tokens(source, memory, turns, panels, table, share, out, past_cache):
             at = end
         at = turns.first + take_turn(taken) * turns.step
     finish_streams()
+    keep_until_here(memory)
 
 
-@compile_and_keep
-def add_gradients(source, memory, turns, gradient, share, by_weight, by_table):
-    """Add to `Sums`, of which a row of those by the table is for ``share`` tokens.
-
-    ``gradient`` (m, D) is that by tokens. Turns at the same slots add to one part, each to its columns: bits
-    do not depend on how many threads there are. The memory is for some multiple of 6 tokens.
-    """
+@compile_part
+def _add_gradients(source, turns, gradient, share, most, by_weight, by_table):
     _, of_groups, height, dim = by_weight.shape
-    most, rows, groups_apart = len(memory.u) // height, by_table.shape[1], height * dim
+    rows, groups_apart = by_table.shape[1], height * dim
     by_token, all_weights, all_tables = address(gradient), address(by_weight), address(by_table)
-    where, work, taken = _addresses(source), _places(memory), address(turns.taken)
+    where, taken = _addresses(source), address(turns.taken)
+    memory = _memory(height, most, dim, by_weight)
+    work = _places(memory)
     _list_offsets(where, work.offsets)
     for row in range(ROWS):
         work.to[row] = np.uint64(row * dim)
@@ -118,6 +147,7 @@ def add_gradients(source, memory, turns, gradient, share, by_weight, by_table):
             at = end
         turn = take_turn(taken)
         at = turns.first + turn // turns.shares * turns.step
+    keep_until_here(memory)
 
 
 @compile_inline
@@ -261,6 +291,18 @@ def _addresses(source):
         address(source.order),
         source.kept,
         source.tokens,
+    )
+
+
+@compile_inline
+def _memory(height, tokens, dim, like):
+    """Return memory for so many tokens of as many values, and gradients of so many numbers by them."""
+    return Memory(
+        np.zeros(height * tokens, like.dtype),
+        np.empty(2 * height, np.int64),
+        np.empty(ROWS, np.uint64),
+        np.empty(ROWS, np.uint64),
+        np.empty(tokens * dim, like.dtype),
     )
 
 
