@@ -11,7 +11,7 @@ from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.embed_views.source import Source, parts_of, run_parts
 from hsssl_kernels.pages import empty_again
-from hsssl_kernels.parallel import run_apart
+from hsssl_kernels.parallel import ALONE, run_apart
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_patch_embed.arguments import Source as Read
 from hsssl_kernels.spectral_patch_embed.compiled import (
@@ -109,7 +109,7 @@ def _blocks(
     for first in range(samples.start, samples.stop, size):
         block = slice(first, min(first + size, samples.stop))
         count = block.stop - first
-        make(block, pair[0, :count], pair[1, :count])
+        make(block, pair[0, :count], pair[1, :count])(ALONE)
         slots = slice(first * source.tokens, block.stop * source.tokens)
         for i, x in enumerate(pair):
             work = _work(source, x[:count], None if source.visible is None else source.visible[i, block])

@@ -38,12 +38,12 @@ _ROWS = 2**17
 # Bytes of tokens of which none would still be in the cache when they are read.
 _PAST_CACHE = 2**25
 # Values and results, or products, that are worth a thread's turn; and how many turns there are at most.
-_PART, _PRODUCTS, _PARTS = 2**18, 2**24, 16
+_PART, _PRODUCTS, _PARTS = 2**16, 2**22, 16
 # Columns of gradients for which a turn gathers values anew.
 _COLUMNS = 256
 # Tokens to sum over at once, so that their values and gradients stay in the cache; more where so many sums do
 # not; and the most numbers of them.
-_TOKENS, _MORE_TOKENS, _SUMS, _MEMORY = 96, 384, 2**19, 2**20
+_TOKENS, _MORE_TOKENS, _SUMS, _MEMORY = 72, 384, 2**19, 2**20
 
 
 def takes_loops(work: Work) -> bool:
@@ -186,18 +186,12 @@ def add_slots(
 
 def total(work: Work, sums: Sums, dim: int) -> tuple[Tensor, Tensor]:
     """Return the gradients by the weight (1 or G, D, K) and by the table: sums of all parts, in order."""
-    by_weight, values, threads = sums.by_weight, values_of_weight(work), torch.get_num_threads()
-    out = empty_again((by_weight.shape[1], dim, work.values), _dtype(by_weight), torch.device("cpu"))
-    step = max(1, -(-dim // threads)) if by_weight.size >= _PART else dim
-
-    def part(columns: slice) -> None:
-        # NumPy goes from part to part, in which what is read lies in a row
-        few = by_weight[..., columns]
-        whole = few[0] if len(few) == 1 else few.sum(0)
-        out.numpy()[:, columns] = whole[:, values].swapaxes(1, 2)
-
-    run_apart(part, [slice(i, min(i + step, dim)) for i in range(0, dim, step)], threads, here_too=True)
-    return out, torch.from_numpy(sums.by_table.sum(0))[:, :dim]
+    by_weight, by_table = (torch.from_numpy(x) for x in sums)
+    whole = (by_weight.sum(0) if len(by_weight) > 1 else by_weight[0])[..., :dim]  # (1 or G, K', D)
+    values = torch.from_numpy(values_of_weight(work))
+    whole = whole[:, values] if bands_first(work) else whole[:, : len(values)]
+    out = empty_again((len(whole), dim, len(values)), whole.dtype, whole.device)
+    return out.copy_(whole.mT), by_table.sum(0)[:, :dim]
 
 
 def _writer(

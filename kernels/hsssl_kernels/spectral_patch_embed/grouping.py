@@ -15,11 +15,10 @@ def bounds(x: Tensor) -> tuple[int, int]:
     """Return the lowest and highest of whole numbers, 0 and -1 of none; on a GPU this waits for them."""
     if not x.numel():
         return 0, -1
-    if not x.is_cuda:  # torch's threads would stay awake for some time, while others want their cores
-        numbers = x.numpy()
-        return int(numbers.min()), int(numbers.max())
-    lowest, highest = torch.stack(x.aminmax()).tolist()  # waits once
-    return lowest, highest
+    lowest, highest = x.aminmax()
+    if x.is_cuda:
+        lowest, highest = torch.stack([lowest, highest]).tolist()  # waits once
+    return int(lowest), int(highest)
 
 
 def check_range(visible: Tensor, groups: int, space: int) -> None:

@@ -31,7 +31,7 @@ class Work(NamedTuple):
     @property
     def batch(self) -> int:
         """Samples, B."""
-        return len(self.x if self.centres is None else self.centres)
+        return (self.x if self.centres is None else self.centres).shape[0]
 
     @property
     def bands(self) -> int:

@@ -15,13 +15,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from hsssl_kernels.lanes import address, take_turn, together
 from hsssl_kernels.loops import compile_and_keep, compile_inline, compile_part
 from hsssl_kernels.random import NORMAL_COEFFICIENTS
 from hsssl_kernels.spectral_views.draws import CHOICES, NOISE, WORDS
 from hsssl_kernels.spectral_views.noise import GROUP
 from hsssl_kernels.spectral_views.strengths import Strengths
 
-__all__ = ["make_views", "typed"]
+__all__ = ["LANES", "make_views", "typed"]
+
+# Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
+LANES = "c018f0cb741cb437"
 
 _LOW = 0xFFFFFFFF
 _CALLS = WORDS // 4
@@ -38,8 +42,17 @@ def typed(strengths: Strengths) -> Strengths:
 
 
 @compile_and_keep
-def make_views(cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b):
-    """Write views a and b (n, C, P P) of samples (n,) around centres (n, 2); valid (rows cols,) or (0,)."""
+def make_views(team, taken, size, cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b):
+    """Write views a and b (n, C, P P) of samples (n,) around centres (n, 2); valid (rows cols,) or (0,).
+
+    The threads of a `parallel.Team` take ``size`` samples in turn; ``taken`` (1,) counts the turns.
+    """
+    given = (taken, size, cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b)
+    together(team, _make_views, given)
+
+
+@compile_part
+def _make_views(taken, size, cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b):
     rows, cols, bands = cube.shape
     pixels = a.shape[2]
     words = np.empty(WORDS, np.int64)
@@ -48,20 +61,24 @@ def make_views(cube, valid, mean, scale, cosines, strengths, key, centres, sampl
     made = np.empty((_TILE, bands), np.float32)
     white = np.empty((_GROUP, bands), np.float32)
     raw = cube.reshape(rows * cols, bands)
-    for k in range(2 * len(centres)):  # both views of a sample in turn: its pixels are in the cache then
-        i, view = k // 2, k % 2
-        _draw_words(key, samples[i], view, words)
-        _draw_bands(words, strengths, mean, scale, cosines, slope, level, keep)
-        _draw_pixels(words, strengths, centres[i], rows, cols, valid, pixel, gone)
-        smoothed = _is_smoothed(words, strengths)
-        for first in range(_0, np.uint64(pixels), _TILE):
-            n = min(_TILE, np.uint64(pixels) - first)
-            _normalise(raw, pixel, first, n, mean, slope, level, made)
-            if smoothed:
-                _smooth(made, n)
-            if strengths.noise > 0:
-                _add_noise(made, n, white, strengths.noise, first, pixels, key, view, samples[i])
-            _write(made, n, first, keep, gone, b[i] if view else a[i])
+    begin = take_turn(address(taken)) * size
+    while begin < len(centres):
+        # both views of a sample one after the other: its pixels are in the cache then
+        for k in range(2 * begin, 2 * min(begin + size, len(centres))):
+            i, view = k // 2, k % 2
+            _draw_words(key, samples[i], view, words)
+            _draw_bands(words, strengths, mean, scale, cosines, slope, level, keep)
+            _draw_pixels(words, strengths, centres[i], rows, cols, valid, pixel, gone)
+            smoothed = _is_smoothed(words, strengths)
+            for first in range(_0, np.uint64(pixels), _TILE):
+                n = min(_TILE, np.uint64(pixels) - first)
+                _normalise(raw, pixel, first, n, mean, slope, level, made)
+                if smoothed:
+                    _smooth(made, n)
+                if strengths.noise > 0:
+                    _add_noise(made, n, white, strengths.noise, first, pixels, key, view, samples[i])
+                _write(made, n, first, keep, gone, b[i] if view else a[i])
+        begin = take_turn(address(taken)) * size
 
 
 @compile_part
