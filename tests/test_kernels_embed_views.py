@@ -12,7 +12,8 @@ from torch import Tensor
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from hsssl_kernels import ViewSpec, embed_views, spectral_patch_embed, spectral_views
+from hsssl_kernels import ViewSpec, embed_views, parallel, spectral_patch_embed, spectral_views
+from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.embed_views import blocks, compiled, source
 from hsssl_kernels.embed_views.op import _embed_op, _grad_op
 from hsssl_kernels.embed_views.reference import embed_views_reference
@@ -153,19 +154,22 @@ def test_a_sample_has_its_tokens_wherever_it_stands() -> None:
 def test_no_batch_of_views_is_held(loops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
-    def counting(make: Any) -> Any:
-        def counted(*given: Any, **named: Any) -> Any:
+    def counted(make: Any) -> Any:
+        def making(*given: Any, **named: Any) -> Any:
             views = make(*given, **named)
-            sizes.append(sum(v.numel() for v in (given[1:] if callable(views) else views)))
+            sizes.append(sum(v.numel() for v in views))
             return views
 
-        return counted
+        return making
 
-    def wrapping(choose: Any) -> Any:
-        return lambda *given: counting(choose(*given))
+    def run(loop: Any, job: Any, samples: slice, *others: Any) -> None:
+        starts = range(samples.start, samples.stop, job.size)
+        sizes.extend(min(job.size, samples.stop - i) * 2 * BANDS * SIDE**2 for i in starts)
+        whole(loop, job, samples, *others)
 
-    monkeypatch.setattr(compiled, "view_maker", wrapping(compiled.view_maker))
-    monkeypatch.setattr(blocks, "views_by", wrapping(blocks.views_by))
+    whole, choose = compiled._run, blocks.views_by
+    monkeypatch.setattr(compiled, "_run", run)
+    monkeypatch.setattr(blocks, "views_by", lambda *given: counted(choose(*given)))
     for module in (compiled, blocks):
         monkeypatch.setattr(module, "_VALUES", 2 * 2 * BANDS * SIDE**2)
     named = draw("plain")
@@ -175,6 +179,32 @@ def test_no_batch_of_views_is_held(loops: bool, monkeypatch: pytest.MonkeyPatch)
     torch.stack(tokens).sum().backward()
     assert len(sizes) == 2 * 4  # 7 samples by twos, forward and backward
     assert max(sizes) == 2 * 2 * BANDS * SIDE**2
+
+
+@pytest.mark.skipif(not compiles_loops(), reason="Numba compiles no loops")
+@pytest.mark.parametrize("openmp", [True, False])
+@pytest.mark.parametrize("dim", [DIM, 32])
+@pytest.mark.parametrize("said", ["plain", "visible", "per_group", "visible per_group"])
+def test_loops_give_the_same_bits_with_any_number_of_threads_and_of_samples_at_once(
+    said: str, dim: int, openmp: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "_PART", 1)
+    if not openmp:
+        monkeypatch.setattr(parallel, "_start_of_team", lambda process: 0)
+    named, before, found = draw(said), torch.get_num_threads(), []
+    named["weight"] = torch.randn(*named["weight"].shape[:-2], dim, VALUES).requires_grad_()
+    named["bias"] = torch.randn(dim).requires_grad_()
+    named.pop("position", None)
+    try:
+        for threads, wide in ((1, 2**22), (3, 2**22), (2, 1)):
+            torch.set_num_threads(threads)
+            monkeypatch.setattr(compiled, "_WIDE", wide)
+            monkeypatch.setattr(compiled, "_VALUES", 2 * BANDS * SIDE**2)
+            found.append(gradients(embed_views(**named), named))
+    finally:
+        torch.set_num_threads(before)
+    for each in found:
+        assert all(torch.equal(a, b) for a, b in zip(each, found[0], strict=True))
 
 
 def test_tokens_that_changed_outside_are_refused_and_not_read() -> None:

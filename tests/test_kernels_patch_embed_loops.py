@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hsssl_kernels import spectral_patch_embed
+from hsssl_kernels import parallel, spectral_patch_embed
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.spectral_patch_embed import compiled, output
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
@@ -17,7 +17,7 @@ from test_kernels_patch_embed import assert_as_good_as_torch, draw
 
 pytestmark = pytest.mark.skipif(not compiles_loops(), reason="Numba compiles no loops")
 
-# Five hundred tokens of 33 values: several blocks of 96, none of them full in rows of six.
+# Five hundred tokens of 33 values: several blocks of 72, none of them full in rows of six.
 MANY = (7, 25, 18, 18, 3, 3, 32)
 
 
@@ -103,11 +103,14 @@ def test_an_order_that_lists_no_slots_is_refused(order: int) -> None:
         weight_grad(*work, torch.randn(4, 3, 5), True, 0, "torch")
 
 
+@pytest.mark.parametrize("openmp", [True, False])
 @pytest.mark.parametrize("said", ["no_norm", "visible no_norm", "per_group no_norm", "plain no_norm"])
 def test_results_have_the_same_bits_with_any_number_of_threads_and_shares_of_columns(
-    said: str, monkeypatch: pytest.MonkeyPatch
+    said: str, openmp: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiled, "_PART", 1)
+    if not openmp:
+        monkeypatch.setattr(parallel, "_start_of_team", lambda process: 0)
     named, before, found = draw((MANY, said), torch.float32), torch.get_num_threads(), []
     weight = named["weight"].requires_grad_()
     try:
@@ -155,9 +158,15 @@ def test_no_samples_give_gradients_of_zero() -> None:
 
 def test_what_numba_keeps_changes_with_what_goes_into_it() -> None:
     from hsssl_kernels import lanes
-    from hsssl_kernels.spectral_patch_embed.loops import LANES
+    from hsssl_kernels.embed_views import loops as both
+    from hsssl_kernels.spectral_patch_embed import loops as tokens
+    from hsssl_kernels.spectral_views import loops as views
 
-    assert hashlib.sha256(Path(lanes.__file__).read_bytes()).hexdigest()[:16] == LANES
+    def digest(*modules: Any) -> str:
+        return hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in modules)).hexdigest()[:16]
+
+    assert tokens.LANES == views.LANES == digest(lanes)
+    assert digest(lanes, views, tokens) == both.LOOPS
 
 
 @pytest.mark.parametrize("bands_last", [True, False])

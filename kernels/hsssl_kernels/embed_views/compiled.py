@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
-from hsssl_kernels.embed_views.source import Source, parts_of, run_parts
+from hsssl_kernels.embed_views.source import Source
 from hsssl_kernels.pages import empty_again
-from hsssl_kernels.parallel import ALONE, run_apart
+from hsssl_kernels.parallel import run_loop
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_patch_embed.arguments import Source as Read
+from hsssl_kernels.spectral_patch_embed.arguments import Turns
 from hsssl_kernels.spectral_patch_embed.compiled import (
-    add_slots,
-    cleared,
-    embed_slots,
     empty_sums,
+    fill_up,
     goes_past_cache,
     lay_out,
+    tokens_held,
     total,
 )
 from hsssl_kernels.spectral_patch_embed.grouping import check_range
-from hsssl_kernels.spectral_patch_embed.output import Output
-from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of, with_slots
+from hsssl_kernels.spectral_patch_embed.source import order_by_group, source_of
 from hsssl_kernels.spectral_patch_embed.work import Work
-from hsssl_kernels.spectral_views.compiled import view_maker
+from hsssl_kernels.spectral_views.arguments import Recipe
+from hsssl_kernels.spectral_views.compiled import recipe_of
 from hsssl_kernels.spectral_views.spec import ViewSpec
-from hsssl_kernels.spectral_views.strengths import strengths_of
 
 __all__ = ["embed_views_compiled", "grad_compiled", "takes_loops"]
 
-# Values of both views of some samples, which stay in the cache: 2 MB in float32.
-_VALUES = 2**19
+# Values of both views of the samples that are in the cache at once: 512 KB.
+_VALUES = 2**17
+# Turns that threads take at most, and values that are worth one.
+_PARTS, _PART = 32, 2**17
+# Numbers of tokens, or of gradients by them, that are held in another dtype or width than they have.
+_WIDE = 2**22
+
+
+class _Job(NamedTuple):
+    """What loops make views from, and how they cut them."""
+
+    work: Work  # of one sample
+    size: int  # samples at once
+    step: int  # samples of a turn
+    recipe: Recipe
+    read: Read
 
 
 def takes_loops(source: Source) -> bool:
@@ -45,21 +59,22 @@ def takes_loops(source: Source) -> bool:
 
 def embed_views_compiled(source: Source, weight: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return tokens (B, V, D) of view a and of view b."""
-    _check_visible(source)
-    dim, grouped = weight.shape[1], len(weight) > 1
-    shape = (len(source.centres) * source.tokens, dim)
-    tokens = [empty_again(shape, weight.dtype, weight.device) for _ in range(2)]
-    projection = lay_out(_work(source, _memory(source, 1)[0]), weight, table)
-    past_cache = goes_past_cache(tokens[0])
+    from hsssl_kernels.embed_views.loops import embed_views
 
-    @torch.no_grad()  # the mode is a thread's own
-    def part(samples: slice) -> None:
-        for view, slots, read, order in _blocks(source, samples, grouped, compute_dtype(weight)):
-            output = Output(tokens[view][slots])
-            embed_slots(read, projection, slice(0, len(output.tokens)), order, output, past_cache)
-
-    run_parts(source, part)
-    a, b = (x.view(-1, source.tokens, dim) for x in tokens)
+    wide, dim, batch = compute_dtype(weight), weight.shape[1], len(source.centres)
+    job = _job(source, wide, len(weight) > 1)
+    projection = lay_out(job.work, weight, table)
+    across = projection.table.shape[1]
+    pair = [empty_again((batch * source.tokens, dim), weight.dtype, weight.device) for _ in range(2)]
+    whole = weight.dtype == wide and across == dim  # the loops write tokens as they are
+    for samples, slots in _some(source, job, batch if whole else _WIDE // (source.tokens * across)):
+        out = pair if whole else [torch.empty(slots.stop - slots.start, across, dtype=wide) for _ in pair]
+        past_cache = whole and all(map(goes_past_cache, pair))
+        _run(embed_views, job, samples, *projection, *(x.numpy() for x in out), past_cache)
+        if not whole:
+            for tokens, made in zip(pair, out, strict=True):
+                tokens[slots] = made[:, :dim]
+    a, b = (x.view(batch, source.tokens, dim) for x in pair)
     return a, b
 
 
@@ -67,63 +82,80 @@ def grad_compiled(
     source: Source, pair: tuple[Tensor, Tensor], grouped: bool, rows: int
 ) -> tuple[Tensor, Tensor]:
     """Return gradients by the weight (1 or G, D, K) and by the table (rows, D), from two of (B, V, D)."""
-    _check_visible(source)
-    dim, template = pair[0].shape[2], _work(source, _memory(source, 1)[0])
-    by_tokens = [gradient.reshape(-1, dim) for gradient in pair]
-    parts = parts_of(source)
-    sums = empty_sums(template, by_tokens[0], grouped, rows, len(parts))
+    from hsssl_kernels.embed_views.loops import add_gradients
 
-    @torch.no_grad()  # the mode is a thread's own
-    def part(samples: slice) -> None:
-        own = cleared(sums, parts.index(samples))
-        for view, slots, read, order in _blocks(source, samples, grouped, compute_dtype(pair[0])):
-            gradient = by_tokens[view][slots]
-            add_slots(read, own, slice(0, len(gradient)), order, gradient)
+    wide, dim, batch = compute_dtype(pair[0]), pair[0].shape[2], len(source.centres)
+    # sums of a part take little beside its values and gradients
+    groups, values = source.groups if grouped else 1, source.patch**2 * source.group
+    job = _job(source, wide, grouped, 8 * groups * values * dim // (source.tokens * (values + dim)))
+    sums = empty_sums(job.work, pair[0].reshape(-1, dim), grouped, rows, max(1, -(-batch // job.step)))
+    if not batch:
+        for x in sums:
+            x.fill(0)
+    across, share = sums.by_weight.shape[3], job.read.tokens // max(1, rows)
+    whole = pair[0].dtype == wide and across == dim
+    for samples, slots in _some(source, job, batch if whole else _WIDE // (source.tokens * across)):
+        some = [fill_up(x.reshape(-1, dim)[slots].to(wide)).contiguous().numpy() for x in pair]
+        parts = (x[samples.start // job.step :] for x in sums)
+        _run(add_gradients, job, samples, *some, share, tokens_held(sums), *parts)
+    return total(job.work, sums, dim)
 
-    run_apart(part, parts, torch.get_num_threads())
-    return total(template, sums, dim)
 
+def _job(source: Source, wide: torch.dtype, grouped: bool, least: int = 1) -> _Job:
+    """Return what loops are given, for turns at ``least`` samples or more.
 
-def _check_visible(source: Source) -> None:
-    """Look at numbers of tokens before each pass: loops read wherever they point."""
+    Numbers of tokens are looked at first: loops read wherever they point.
+    """
     if source.visible is not None:
         check_range(source.visible, source.groups, source.space)
-
-
-def _blocks(
-    source: Source, samples: slice, grouped: bool, wide: torch.dtype
-) -> Iterator[tuple[int, slice, Read, Tensor | None]]:
-    """Yield which view, its slots of the output, and what its tokens are read from, and in which order.
-
-    The next views overwrite them.
-    """
-    bands, side = source.cube.shape[2], source.patch_size
-    strengths = strengths_of(ViewSpec.of(source.strengths), bands, side)
+    bands, side, batch = source.cube.shape[2], source.patch_size, len(source.centres)
+    size = max(1, min(batch, _VALUES // (2 * bands * side**2)))
+    turns = max(1, min(_PARTS, 2 * batch * bands * side**2 // _PART, batch // max(1, least)))
+    step = -(-batch // (turns * size)) * size  # how many threads there are says nothing: bits are the same
     key = stream_key(source.seed, source.step)
-    make = view_maker(
-        source.cube, source.centres, source.mean, source.scale, strengths, key, source.ids, source.valid
+    spec = ViewSpec.of(source.strengths)
+    recipe = recipe_of(
+        source.cube, source.centres, source.mean, source.scale, spec, side, key, source.ids, source.valid
     )
-    size = max(1, min(_VALUES // (2 * bands * side**2), samples.stop - samples.start))
-    pair = _memory(source, size)
-    reads: list[Read] = []
-    for first in range(samples.start, samples.stop, size):
-        block = slice(first, min(first + size, samples.stop))
-        count = block.stop - first
-        make(block, pair[0, :count], pair[1, :count])(ALONE)
-        slots = slice(first * source.tokens, block.stop * source.tokens)
-        for i, x in enumerate(pair):
-            work = _work(source, x[:count], None if source.visible is None else source.visible[i, block])
-            order = order_by_group(work, grouped)
-            if len(reads) < 2:
-                reads.append(source_of(work, wide, order))
-            yield i, slots, with_slots(reads[i], work.visible, order), order
+    view = torch.empty(1, bands, side, side).permute(0, 2, 3, 1)
+    some = None if source.visible is None else source.visible[0, :1]
+    work = Work(view, None, None, None, some, None, None, source.patch, source.group, 0)
+    read = source_of(work, wide, None)
+    if source.visible is not None:
+        read = read._replace(visible=source.visible.flatten().numpy())
+    if grouped:
+        read = read._replace(ordered=True, order=_orders(source, work, size).numpy())
+    return _Job(work, size, max(1, step), recipe, read)
 
 
-def _memory(source: Source, samples: int) -> Tensor:
-    return torch.empty(2, samples, source.cube.shape[2], source.patch_size, source.patch_size)
+def _orders(source: Source, work: Work, size: int) -> Tensor:
+    """Return slots (2 B V,) in an order in which tokens of a group follow each other, among ``size`` samples.
+
+    They are counted from the first of these.
+    """
+    batch, kept = len(source.centres), source.tokens
+    if source.visible is None:
+        order = order_by_group(work._replace(x=work.x.expand(size, -1, -1, -1)), True)
+        assert order is not None
+        fewer = [order[order < (batch - first) * kept] for first in range(0, batch, size)]
+        return torch.cat(fewer).repeat(2) if batch else order[:0]
+    block = torch.arange(batch).div(size, rounding_mode="floor").unsqueeze(1)  # (B, 1)
+    group = (block * source.groups + source.visible // source.space).flatten(1)  # (2, B V)
+    first = block.repeat(1, kept).flatten() * size * kept
+    return (torch.argsort(group, stable=True) - first).flatten()
 
 
-def _work(source: Source, x: Tensor, visible: Tensor | None = None) -> Work:
-    """Return what is to be done with views (n, C, P, P)."""
-    x = x.permute(0, 2, 3, 1)
-    return Work(x, None, None, None, visible, None, None, source.patch, source.group, 0)
+def _some(source: Source, job: _Job, most: int) -> Iterator[tuple[slice, slice]]:
+    """Yield samples, a whole turn or more, and their slots: about ``most`` samples at once."""
+    batch, kept = len(source.centres), source.tokens
+    count = max(1, most // job.step) * job.step
+    for first in range(0, batch, count):
+        last = min(first + count, batch)
+        yield slice(first, last), slice(first * kept, last * kept)
+
+
+def _run(loop: Any, job: _Job, samples: slice, *others: Any) -> None:
+    """Let threads take turns at some samples in a loop."""
+    given = Turns.of(samples, job.step, True), job.size, job.recipe, job.read, *others
+    values = (samples.stop - samples.start) * job.work.x.numel()
+    run_loop(lambda team: loop(team, *given), torch.get_num_threads() if values >= _PART else 1)

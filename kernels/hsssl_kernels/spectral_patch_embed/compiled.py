@@ -21,14 +21,13 @@ from hsssl_kernels.spectral_patch_embed.work import Work
 
 __all__ = [
     "Projection",
-    "add_slots",
-    "cleared",
     "embed_compiled",
-    "embed_slots",
     "empty_sums",
+    "fill_up",
     "goes_past_cache",
     "lay_out",
     "takes_loops",
+    "tokens_held",
     "total",
     "weight_grad_compiled",
 ]
@@ -118,12 +117,12 @@ def lay_out(work: Work, weight: Tensor, table: Tensor | None) -> Projection:
     """Lay out a weight (1 or G, D, K) and a table (1 or G or G S, D)."""
     wide, dim = compute_dtype(weight), weight.shape[1]
     lanes = _lanes(wide)
-    rows = _filled(weight.mT.to(wide), lanes).mT.numpy()  # (1 or G, D', K)
+    rows = fill_up(weight.mT.to(wide)).mT.numpy()  # (1 or G, D', K)
     rows = rows.reshape(len(rows), -1, lanes, work.patch**2, work.group)
     rows = rows.transpose(0, 1, *((4, 3) if bands_first(work) else (3, 4)), 2)
     panels = rows.reshape(*rows.shape[:2], work.values, lanes)
     table = weight.new_zeros(1, dim) if table is None else table
-    table = _filled(table.to(wide), lanes).contiguous()
+    table = fill_up(table.to(wide)).contiguous()
     return Projection(panels.copy(), table.numpy(), work.groups * work.space // len(table))
 
 
@@ -180,7 +179,7 @@ def add_slots(
     for first in range(slots.start, slots.stop, step):
         place = slice(first, min(first + step, slots.stop))
         dy = gradient[place if order is None else order[place]].to(wide)
-        dy = _filled(dy, _lanes(wide)).contiguous()
+        dy = fill_up(dy).contiguous()
         _adder(source, Turns.of(place, step, False), dy, sums)(ALONE)
 
 
@@ -209,7 +208,7 @@ def _adder(source: Source, turns: Turns, gradient: Tensor, sums: Sums) -> Callab
     from hsssl_kernels.spectral_patch_embed.loops import add_gradients
 
     share = source.tokens // max(1, sums.by_table.shape[1])
-    given = source, turns, gradient.detach().numpy(), share, _held(sums), *sums
+    given = source, turns, gradient.detach().numpy(), share, tokens_held(sums), *sums
     return lambda team: add_gradients(team, *given)
 
 
@@ -236,13 +235,13 @@ def _dtype(array: Any) -> torch.dtype:
     return torch.from_numpy(array).dtype
 
 
-def _filled(x: Tensor, lanes: int) -> Tensor:
-    """Fill rows up with zeros to whole lanes."""
-    missing = -x.shape[-1] % lanes
+def fill_up(x: Tensor) -> Tensor:
+    """Fill rows of float32 or float64 up with zeros to whole lanes."""
+    missing = -x.shape[-1] % _lanes(x.dtype)
     return F.pad(x.detach(), (0, missing)) if missing else x.detach()
 
 
-def _held(sums: Sums) -> int:
+def tokens_held(sums: Sums) -> int:
     """Return how many tokens a thread holds to sum over."""
     high, across = int(sums.by_weight.shape[2]), int(sums.by_weight.shape[3])
     tokens = _TOKENS if high * across <= _SUMS else _MORE_TOKENS

@@ -56,7 +56,7 @@ def embed_tokens(team, source, turns, panels, table, share, out, past_cache):
     ``panels`` (1 or G, D / L, K, L) is the weight for lanes of L numbers; ``table`` (1 or G or G S, D) has a
     row for ``share`` tokens. L divides D. With ``past_cache`` rows of ``out`` begin at multiples of 64 bytes.
     """
-    together(team, _embed_tokens, (source, turns, panels, table, share, out, past_cache))
+    together(team, embed_some_tokens, (source, turns, panels, table, share, out, past_cache))
 
 
 @compile_and_keep
@@ -67,11 +67,11 @@ def add_gradients(team, source, turns, gradient, share, most, by_weight, by_tabl
     do not depend on how many threads of a `parallel.Team` there are. Each holds up to ``most`` tokens, a
     multiple of 6.
     """
-    together(team, _add_gradients, (source, turns, gradient, share, most, by_weight, by_table))
+    together(team, add_some_gradients, (source, turns, gradient, share, most, by_weight, by_table))
 
 
 @compile_part
-def _embed_tokens(source, turns, panels, table, share, out, past_cache):
+def embed_some_tokens(source, turns, panels, table, share, out, past_cache):
     weight, given, tokens = address(panels), address(table), address(out)
     where, taken, grouped = _addresses(source), address(turns.taken), len(panels) > 1
     memory = _memory(source.values, ROWS, 0, panels)
@@ -105,7 +105,7 @@ def _embed_tokens(source, turns, panels, table, share, out, past_cache):
 
 
 @compile_part
-def _add_gradients(source, turns, gradient, share, most, by_weight, by_table):
+def add_some_gradients(source, turns, gradient, share, most, by_weight, by_table):
     _, of_groups, height, dim = by_weight.shape
     rows, groups_apart = by_table.shape[1], height * dim
     by_token, all_weights, all_tables = address(gradient), address(by_weight), address(by_table)

@@ -14,7 +14,7 @@ from hsssl_kernels.spectral_patch_embed.grouping import group_visible
 from hsssl_kernels.spectral_patch_embed.spots import spots_of_values
 from hsssl_kernels.spectral_patch_embed.work import Work
 
-__all__ = ["order_by_group", "source_of", "values_of_weight", "with_slots"]
+__all__ = ["order_by_group", "source_of", "values_of_weight"]
 
 # Tokens of a group in a row where each group has a weight.
 _IN_A_ROW = 256
@@ -69,13 +69,6 @@ def source_of(work: Work, wide: torch.dtype, order: Tensor | None) -> Source:
 def values_of_weight(work: Work) -> Any:
     """Return which of the gathered values each of a weight's K numbers belongs to (K,)."""
     return _values_of_weight(work.patch, work.group, bands_first(work))
-
-
-def with_slots(source: Source, visible: Tensor | None, order: Tensor | None) -> Source:
-    """Return the source of other samples in the same memory, of which as many tokens are wanted."""
-    if visible is None and order is None:
-        return source
-    return source._replace(visible=_list(visible), order=_list(order))
 
 
 def _by_value(work: Work, by_band: Tensor | None, otherwise: float, wide: torch.dtype) -> Any:

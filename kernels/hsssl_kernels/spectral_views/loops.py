@@ -13,6 +13,8 @@ Python, keeps loops from becoming vector instructions, at five times the cost.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from hsssl_kernels.lanes import address, take_turn, together
@@ -22,7 +24,7 @@ from hsssl_kernels.spectral_views.draws import CHOICES, NOISE, WORDS
 from hsssl_kernels.spectral_views.noise import GROUP
 from hsssl_kernels.spectral_views.strengths import Strengths
 
-__all__ = ["LANES", "make_views", "typed"]
+__all__ = ["LANES", "make_some", "make_views", "memory_for_views", "typed"]
 
 # Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
 LANES = "c018f0cb741cb437"
@@ -41,44 +43,76 @@ def typed(strengths: Strengths) -> Strengths:
     return Strengths(*(np.float32(x) if isinstance(x, float) else x for x in strengths))  # type: ignore[arg-type]
 
 
-@compile_and_keep
-def make_views(team, taken, size, cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b):
-    """Write views a and b (n, C, P P) of samples (n,) around centres (n, 2); valid (rows cols,) or (0,).
+class Memory(NamedTuple):
+    """What a thread writes to on the way."""
 
-    The threads of a `parallel.Team` take ``size`` samples in turn; ``taken`` (1,) counts the turns.
+    words: Any  # (24,) int64
+    slope: Any  # (C,) float32
+    level: Any
+    keep: Any  # (C,) bool
+    pixel: Any  # (P P,) uint64
+    gone: Any  # (P P,) bool
+    made: Any  # (128, C) float32
+    white: Any  # (8, C) float32
+
+
+@compile_and_keep
+def make_views(team, taken, size, recipe, a, b):
+    """Write views a and b (B, C, P P), of which the threads of a `parallel.Team` take ``size`` in turn.
+
+    ``taken`` (1,) counts the turns.
     """
-    given = (taken, size, cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b)
-    together(team, _make_views, given)
+    together(team, _make_views, (taken, size, recipe, a, b))
 
 
 @compile_part
-def _make_views(taken, size, cube, valid, mean, scale, cosines, strengths, key, centres, samples, a, b):
-    rows, cols, bands = cube.shape
-    pixels = a.shape[2]
-    words = np.empty(WORDS, np.int64)
-    slope, level, keep = np.empty(bands, np.float32), np.empty(bands, np.float32), np.empty(bands, np.bool_)
-    pixel, gone = np.empty(pixels, np.uint64), np.empty(pixels, np.bool_)
-    made = np.empty((_TILE, bands), np.float32)
-    white = np.empty((_GROUP, bands), np.float32)
-    raw = cube.reshape(rows * cols, bands)
-    begin = take_turn(address(taken)) * size
-    while begin < len(centres):
-        # both views of a sample one after the other: its pixels are in the cache then
-        for k in range(2 * begin, 2 * min(begin + size, len(centres))):
-            i, view = k // 2, k % 2
-            _draw_words(key, samples[i], view, words)
-            _draw_bands(words, strengths, mean, scale, cosines, slope, level, keep)
-            _draw_pixels(words, strengths, centres[i], rows, cols, valid, pixel, gone)
-            smoothed = _is_smoothed(words, strengths)
-            for first in range(_0, np.uint64(pixels), _TILE):
-                n = min(_TILE, np.uint64(pixels) - first)
-                _normalise(raw, pixel, first, n, mean, slope, level, made)
-                if smoothed:
-                    _smooth(made, n)
-                if strengths.noise > 0:
-                    _add_noise(made, n, white, strengths.noise, first, pixels, key, view, samples[i])
-                _write(made, n, first, keep, gone, b[i] if view else a[i])
-        begin = take_turn(address(taken)) * size
+def _make_views(taken, size, recipe, a, b):
+    memory, batch = memory_for_views(recipe, a.shape[2]), len(recipe.centres)
+    first = take_turn(address(taken)) * size
+    while first < batch:
+        last = min(first + size, batch)
+        make_some(first, last, recipe, memory, a[first:last], b[first:last])
+        first = take_turn(address(taken)) * size
+
+
+@compile_part
+def memory_for_views(recipe, pixels):
+    """Return what `make_some` writes to on the way, for views of so many pixels."""
+    bands = len(recipe.mean)
+    return Memory(
+        np.empty(WORDS, np.int64),
+        np.empty(bands, np.float32),
+        np.empty(bands, np.float32),
+        np.empty(bands, np.bool_),
+        np.empty(pixels, np.uint64),
+        np.empty(pixels, np.bool_),
+        np.empty((_TILE, bands), np.float32),
+        np.empty((_GROUP, bands), np.float32),
+    )
+
+
+@compile_part
+def make_some(begin, end, recipe, memory, a, b):
+    """Write views a and b (n, C, P P) of samples ``begin`` ... ``end`` - 1."""
+    rows, cols, bands = recipe.cube.shape
+    pixels, strengths, mean, key = a.shape[2], recipe.strengths, recipe.mean, recipe.key
+    raw = recipe.cube.reshape(rows * cols, bands)
+    words, slope, level, keep, pixel, gone, made, white = memory
+    for k in range(2 * begin, 2 * end):  # both views of a sample in turn: its pixels are in the cache then
+        i, view = k // 2, k % 2
+        sample, out = recipe.samples[i], b[i - begin] if view else a[i - begin]
+        _draw_words(key, sample, view, words)
+        _draw_bands(words, strengths, mean, recipe.scale, recipe.cosines, slope, level, keep)
+        _draw_pixels(words, strengths, recipe.centres[i], rows, cols, recipe.valid, pixel, gone)
+        smoothed = _is_smoothed(words, strengths)
+        for first in range(_0, np.uint64(pixels), _TILE):
+            n = min(_TILE, np.uint64(pixels) - first)
+            _normalise(raw, pixel, first, n, mean, slope, level, made)
+            if smoothed:
+                _smooth(made, n)
+            if strengths.noise > 0:
+                _add_noise(made, n, white, strengths.noise, first, pixels, key, view, sample)
+            _write(made, n, first, keep, gone, out)
 
 
 @compile_part
