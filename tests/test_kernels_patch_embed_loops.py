@@ -13,7 +13,7 @@ from hsssl_kernels import parallel, spectral_patch_embed
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.spectral_patch_embed import compiled, output
 from hsssl_kernels.spectral_patch_embed.registered import embed, weight_grad
-from test_kernels_patch_embed import assert_as_good_as_torch, draw
+from test_kernels_patch_embed import assert_as_good_as_torch, draw, tokens_and_gradients
 
 pytestmark = pytest.mark.skipif(not compiles_loops(), reason="Numba compiles no loops")
 
@@ -28,6 +28,26 @@ MANY = (7, 25, 18, 18, 3, 3, 32)
 @pytest.mark.parametrize("dim", [32, 17])
 def test_many_tokens_are_as_good_as_plain_torch(dtype: torch.dtype, said: str, dim: int) -> None:
     assert_as_good_as_torch(draw(((*MANY[:-1], dim), said), dtype), dtype, 1e-6)
+
+
+@pytest.mark.parametrize("said", ["no_norm", "visible no_norm", "per_group no_norm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_in_pieces_have_the_same_bits_with_any_number_of_threads(
+    said: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that have another dtype or width than the loops write."""
+    monkeypatch.setattr(compiled, "_PART", 1)
+    monkeypatch.setattr(compiled, "_ROWS", 32 * 100)
+    found, before = [], torch.get_num_threads()
+    named = draw(((*MANY[:-1], 17), said), dtype)
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(tokens_and_gradients(True, named, dtype))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert_as_good_as_torch(named, dtype, max(1e-6, torch.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize("said", ["no_norm", "visible no_norm"])

@@ -38,6 +38,17 @@ def test_threads_change_nothing_and_leave_the_number_of_threads(
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
+@pytest.mark.skipif(not compiles_loops(), reason="Numba compiles no loops")
+@pytest.mark.parametrize("values", [1, 13 * 25 * 4, 1 << 20])
+def test_views_are_narrowed_a_few_at_once(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = inputs(n=33)
+    wide = views("compiled", patch_size=5, spec=FULL, **data)
+    monkeypatch.setattr(compiled, "_NARROWED", values)
+    narrow = views("compiled", patch_size=5, spec=FULL, dtype=torch.bfloat16, **data)
+    for a, b in zip(wide, narrow, strict=True):
+        assert torch.equal(a.bfloat16(), b)
+
+
 def test_an_error_in_a_thread_is_raised_here_and_no_other_part_begins() -> None:
     before, meeting, done = torch.get_num_threads(), threading.Barrier(2, timeout=60), []
 

@@ -50,10 +50,6 @@ class Sums(NamedTuple):
     by_weight: Any  # (P, 1 or G, K', D), K' >= K a multiple of 6
     by_table: Any  # (P, 1 or G or G S or 0, D)
 
-    def part(self, which: int) -> Sums:
-        """Return one part."""
-        return Sums(self.by_weight[which : which + 1], self.by_table[which : which + 1])
-
 
 class Turns(NamedTuple):
     """What threads take in turn: ``step`` slots of ``first`` ... ``last`` - 1, or a share of the columns."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.pages import empty_again
-from hsssl_kernels.parallel import ALONE, Team, run_apart, run_loop
+from hsssl_kernels.parallel import Team, run_loop
 from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Source, Sums, Turns
 from hsssl_kernels.spectral_patch_embed.gather import bands_first
 from hsssl_kernels.spectral_patch_embed.output import Output
@@ -32,8 +32,9 @@ __all__ = [
     "weight_grad_compiled",
 ]
 
-# Numbers of rows that stay in the cache until they are normalised, cast or put in their places.
-_ROWS = 2**17
+# Numbers of rows that stay in the cache until they are normalised, cast or put in their places, and the turns
+# that each thread takes at them.
+_ROWS, _TURNS = 2**20, 4
 # Bytes of tokens of which none would still be in the cache when they are read.
 _PAST_CACHE = 2**25
 # Values and results, or products, that are worth a thread's turn; and how many turns there are at most.
@@ -76,17 +77,19 @@ def embed_compiled(
     """Return what `embed_blocked` does, from the same."""
     order, projection = order_by_group(work, len(weight) > 1), lay_out(work, weight, table)
     source, output = source_of(work, compute_dtype(weight), order), Output.of(work, weight, norm, keep)
-    past_cache, parts = goes_past_cache(output.tokens), _parts(work, weight.shape[1])
+    tokens, parts = output.tokens, _parts(work, weight.shape[1])
     threads = torch.get_num_threads() if len(parts) > 1 else 1
     if _is_written_whole(output, projection):
-        run_loop(_writer(source, _turns(parts), projection, output.tokens, past_cache), threads)
+        run_loop(_writer(source, _turns(parts), projection, tokens, goes_past_cache(tokens)), threads)
         return output.result(work.kept)
-
-    @torch.no_grad()  # the mode is a thread's own
-    def part(slots: slice) -> None:
-        embed_slots(source, projection, slots, order, output, past_cache)
-
-    run_apart(part, parts, threads)
+    slots, (_, dim) = parts[-1].stop, tokens.shape
+    count = max(1, min(slots, _ROWS // dim))
+    rows = torch.empty(count, projection.table.shape[1], dtype=compute_dtype(weight))
+    for first in range(0, slots, count):
+        place = slice(first, min(first + count, slots))
+        step = min(parts[0].stop, -(-count // (_TURNS * threads)))
+        run_loop(_writer(source, Turns.of(place, step, False), projection, rows, False), threads)
+        output.write(place if order is None else order[place], rows[: place.stop - first, :dim])
     return output.result(work.kept)
 
 
@@ -103,13 +106,14 @@ def weight_grad_compiled(work: Work, gradient: Tensor, grouped: bool, rows: int)
         threads = torch.get_num_threads() if turns.shares * len(parts) > 1 else 1
         run_loop(_adder(source, turns, gradient, sums), threads)
         return total(work, sums, dim)
-
-    @torch.no_grad()  # the mode is a thread's own
-    def part(slots: slice) -> None:
-        own = cleared(sums, slots.start // max(1, parts[0].stop))
-        add_slots(source, own, slots, order, gradient)
-
-    run_apart(part, parts, torch.get_num_threads())
+    for x in sums:
+        x.fill(0)
+    slots, threads = parts[-1].stop, torch.get_num_threads() if len(parts) > 1 else 1
+    step = max(1, min(parts[0].stop, _ROWS // (dim * len(parts))))
+    for first in range(0, slots, step * len(parts)):
+        place = slice(first, min(first + step * len(parts), slots))
+        dy = gradient[place if order is None else order[place]].to(compute_dtype(gradient))
+        run_loop(_adder(source, Turns.of(place, step, False), fill_up(dy).contiguous(), sums), threads)
     return total(work, sums, dim)
 
 
@@ -126,61 +130,12 @@ def lay_out(work: Work, weight: Tensor, table: Tensor | None) -> Projection:
     return Projection(panels.copy(), table.numpy(), work.groups * work.space // len(table))
 
 
-def embed_slots(
-    source: Source,
-    projection: Projection,
-    slots: slice,
-    order: Tensor | None,
-    output: Output,
-    past_cache: bool,
-) -> None:
-    """Write the tokens of slots, or of those that an order has there, in this thread."""
-    if _is_written_whole(output, projection):
-        turns = Turns.of(slots, slots.stop - slots.start, True)
-        _writer(source, turns, projection, output.tokens, past_cache)(ALONE)
-        return
-    table, dim = torch.from_numpy(projection.table), output.tokens.shape[1]
-    step = max(1, _ROWS // dim)
-    sums = table.new_empty(min(step, slots.stop - slots.start), table.shape[1])
-    for first in range(slots.start, slots.stop, step):
-        place = slice(first, min(first + step, slots.stop))
-        rows = sums[: place.stop - first]
-        _writer(source, Turns.of(place, step, False), projection, rows, False)(ALONE)
-        output.write(place if order is None else order[place], rows[:, :dim])
-
-
 def empty_sums(work: Work, gradient: Tensor, grouped: bool, rows: int, parts: int) -> Sums:
     """Return sums of any values for gradients by tokens (m, D)."""
     wide, dim = compute_dtype(gradient), gradient.shape[1]
     high, across = -(-work.values // ROWS) * ROWS, dim + -dim % _lanes(wide)
     shapes = (parts, work.groups if grouped else 1, high, across), (parts, rows, across)
     return Sums(*(empty_again(shape, wide, gradient.device).numpy() for shape in shapes))
-
-
-def cleared(sums: Sums, part: int) -> Sums:
-    """Return a part of sums, all 0 now."""
-    for x in (own := sums.part(part)):
-        x.fill(0)
-    return own
-
-
-def add_slots(
-    source: Source,
-    sums: Sums,
-    slots: slice,
-    order: Tensor | None,
-    gradient: Tensor,
-) -> None:
-    """Add what gradients (B V, D) by tokens give for slots, or for those that an order has there."""
-    if _is_read_whole(gradient, sums):
-        _adder(source, Turns.of(slots, slots.stop - slots.start, True), gradient, sums)(ALONE)
-        return
-    wide, step = compute_dtype(gradient), max(1, _ROWS // sums.by_weight.shape[3])
-    for first in range(slots.start, slots.stop, step):
-        place = slice(first, min(first + step, slots.stop))
-        dy = gradient[place if order is None else order[place]].to(wide)
-        dy = fill_up(dy).contiguous()
-        _adder(source, Turns.of(place, step, False), dy, sums)(ALONE)
 
 
 def total(work: Work, sums: Sums, dim: int) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,13 @@ They have the bits of the reference and of the Triton kernel, noise included.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import Tensor
 
 from hsssl_kernels.pages import empty_again
-from hsssl_kernels.parallel import ALONE, Team, run_apart, run_loop
+from hsssl_kernels.parallel import Team, run_loop
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.arguments import Recipe
 from hsssl_kernels.spectral_views.draws import cosines
@@ -22,8 +23,8 @@ __all__ = ["recipe_of", "spectral_views_compiled"]
 
 # Values of a view that are worth a start of threads, and the turns that each takes of them.
 _PART, _TURNS = 1 << 16, 4
-# Views made before they are narrowed to 16 bits.
-_NARROWED = 8
+# Values of a view that are made before they are narrowed to 16 bits.
+_NARROWED = 1 << 20
 
 
 def spectral_views_compiled(
@@ -47,20 +48,18 @@ def spectral_views_compiled(
     )
     views = [empty_again(shape, dtype, cube.device) for _ in range(2)]
     threads = torch.get_num_threads() if views[0].numel() >= _PART else 1
+    wide, count = views, shape[0]
+    if dtype != torch.float32:
+        count = max(1, min(count, _NARROWED // max(1, prod(shape[1:]))))
+        wide = [torch.empty(count, *shape[1:]) for _ in views]
     # several turns a thread, so that one held up by another program leaves work to the others
-    size = max(1, -(-shape[0] // (_TURNS * threads)))
-    if dtype == torch.float32:
-        run_loop(_maker(recipe, views, size), threads)
-        return views[0], views[1]
-
-    def part(samples: slice) -> None:
-        wide = [torch.empty(samples.stop - samples.start, *shape[1:]) for _ in views]
-        _maker(recipe.some(samples), wide, size)(ALONE)
-        for view, made in zip(views, wide, strict=True):
-            view[samples] = made
-
-    size = min(size, _NARROWED)
-    run_apart(part, [slice(i, min(i + size, shape[0])) for i in range(0, shape[0], size)], threads)
+    size = max(1, -(-count // (_TURNS * threads)))
+    for first in range(0, shape[0], max(1, count)):
+        some = slice(first, min(first + count, shape[0]))
+        run_loop(_maker(recipe.some(some), wide, size), threads)
+        if wide is not views:
+            for view, made in zip(views, wide, strict=True):
+                view[some] = made[: some.stop - first]
     return views[0], views[1]
 
 
