@@ -27,7 +27,7 @@ BATCH, SIDE, PATCH, GROUP, DIM, BANDS = 7, 6, 3, 4, 5, 11
 GROUPS, SPACE, VALUES = 3, 4, 36
 
 
-def draw(said: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def draw(said: str, dtype: torch.dtype = torch.float32, dim: int = DIM) -> dict[str, Any]:
     g = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -36,8 +36,8 @@ def draw(said: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     named: dict[str, Any] = {
         "cube": torch.randint(4_000, 6_000, (9, 8, BANDS), generator=g).to(torch.int16),
         "centres": torch.stack([torch.randint(0, n, (BATCH,), generator=g) for n in (9, 8)], 1),
-        "weight": normal(GROUPS, DIM, VALUES) if "per_group" in said else normal(DIM, VALUES),
-        "bias": normal(DIM),
+        "weight": normal(GROUPS, dim, VALUES) if "per_group" in said else normal(dim, VALUES),
+        "bias": normal(dim),
         "mean": 5e3 + 100 * torch.randn(BANDS, generator=g),
         "scale": 2e-3 * (1 + torch.rand(BANDS, generator=g)),
         "spec": ViewSpec(),
@@ -51,8 +51,8 @@ def draw(said: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     if "visible" in said:
         named["visible"] = torch.rand(2, BATCH, GROUPS * SPACE, generator=g).argsort(2)[:, :, :5]
     if "norm" in said:
-        named |= {"position": normal(SPACE, DIM), "wavelengths_embedding": normal(GROUPS, DIM)}
-        named["norm"] = (normal(DIM), normal(DIM), 1e-5)
+        named |= {"position": normal(SPACE, dim), "wavelengths_embedding": normal(GROUPS, dim)}
+        named["norm"] = (normal(dim), normal(dim), 1e-5)
     if "frozen" in said:
         named["weight"] = named["weight"].detach()
     return named
@@ -89,19 +89,24 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
 
 
 @CASE
-@pytest.mark.parametrize("values", [1, 2**21])
+@pytest.mark.parametrize("dim", [DIM, 32])
+@pytest.mark.parametrize(("values", "wide"), [(1, 2**22), (2**21, 2**22), (2 * 2 * BANDS * SIDE**2, 1)])
 @pytest.mark.usefixtures("loops")
-def test_it_is_views_and_then_tokens(said: str, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_views_and_then_tokens(
+    said: str, values: int, wide: int, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(blocks, "_VALUES", values)  # 1: a sample is a block
-    monkeypatch.setattr(compiled, "_VALUES", values)
-    named = draw(said)
+    for name, value in (("_VALUES", values), ("_WIDE", wide), ("_PART", 1), ("_PARTS", 2)):
+        monkeypatch.setattr(compiled, name, value)  # two turns, the last of which is shorter
+    named = draw(said, dim=dim)
     assert_same(gradients(embed_views(**named), named), gradients(composed(named), named))
 
 
 @CASE
 @pytest.mark.usefixtures("loops")
 def test_threads_change_nothing(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "_PART", 1)
+    for module in (source, compiled):
+        monkeypatch.setattr(module, "_PART", 1)
     named, before = draw(said), torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -191,10 +196,7 @@ def test_loops_give_the_same_bits_with_any_number_of_threads_and_of_samples_at_o
     monkeypatch.setattr(compiled, "_PART", 1)
     if not openmp:
         monkeypatch.setattr(parallel, "_start_of_team", lambda process: 0)
-    named, before, found = draw(said), torch.get_num_threads(), []
-    named["weight"] = torch.randn(*named["weight"].shape[:-2], dim, VALUES).requires_grad_()
-    named["bias"] = torch.randn(dim).requires_grad_()
-    named.pop("position", None)
+    named, before, found = draw(said, dim=dim), torch.get_num_threads(), []
     try:
         for threads, wide in ((1, 2**22), (3, 2**22), (2, 1)):
             torch.set_num_threads(threads)

@@ -166,6 +166,26 @@ def test_few_large_tokens_share_columns_and_are_as_good_as_plain_torch(
     assert shares == [(), (5,)]  # all tokens of each forward, then five times 16 columns
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("openmp", [True, False])
+def test_threads_that_find_no_memory_raise(
+    openmp: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "_PART", 1)
+    monkeypatch.setattr(compiled, "tokens_held", lambda sums: 6 * 2**40)  # a million gigabytes
+    if not openmp:
+        monkeypatch.setattr(parallel, "_start_of_team", lambda process: 0)
+    named, before = draw((MANY, "no_norm"), torch.float32), torch.get_num_threads()
+    named["weight"].requires_grad_()
+    torch.set_num_threads(threads)
+    try:
+        tokens = spectral_patch_embed(**named)
+        with pytest.raises(MemoryError, match="a thread found no memory; take a smaller batch"):
+            tokens.sum().backward()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_no_samples_give_gradients_of_zero() -> None:
     weight, bias = torch.randn(32, 16, requires_grad=True), torch.randn(32, requires_grad=True)
     tokens = spectral_patch_embed(torch.randn(0, 4, 4, 8), weight, bias, patch=2, group=4, bands_last=True)

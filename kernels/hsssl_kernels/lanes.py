@@ -179,37 +179,45 @@ def take_turn(_, turns):
 def together(typing, team, function, arguments):
     """Call a compiled function with a tuple of arguments in each thread of a `parallel.Team`; wait for all.
 
-    What it returns is lost; nothing that it calls may raise.
+    Return whether none of them failed, as where there is no memory; what the function returns is lost.
     """
     signature = function.get_call_type(typing, tuple(arguments), {})
+    pointer, whole, byte = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(8)
 
-    def generate(context, builder, _, given):
+    def each_thread(context, module, held):
+        """Return what OpenMP calls: a function of one address, of arguments and a mark of failures."""
         found = function.dispatcher.get_compile_result(signature)
         context.add_linking_libs((found.library,))
-        pointer, whole, values = ir.IntType(8).as_pointer(), ir.IntType(32), given[2]
-        # what OpenMP calls: a function of one address, at which it finds the arguments
-        body = ir.FunctionType(ir.VoidType(), [pointer])
-        body = ir.Function(builder.module, body, builder.module.get_unique_name(function.dispatcher.__name__))
+        name = module.get_unique_name(function.dispatcher.__name__)
+        body = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer]), name)
         body.linkage = "internal"
         inside = ir.IRBuilder(body.append_basic_block())
-        held = inside.load(inside.bitcast(body.args[0], values.type.as_pointer()))
-        each = cgutils.unpack_tuple(inside, held)
-        context.call_internal_no_propagate(inside, found.fndesc, signature, each)
+        values, failed = cgutils.unpack_tuple(
+            inside, inside.load(inside.bitcast(body.args[0], held.as_pointer()))
+        )
+        given = cgutils.unpack_tuple(inside, values)
+        status, _ = context.call_internal_no_propagate(inside, found.fndesc, signature, given)
+        with cgutils.if_unlikely(inside, status.is_error):
+            inside.store(byte(1), failed)
         inside.ret_void()
+        return body
 
+    def generate(context, builder, _, given):
         start, threads = cgutils.unpack_tuple(builder, given[0])
-        place = builder.bitcast(cgutils.alloca_once_value(builder, values), pointer)
+        failed = cgutils.alloca_once_value(builder, byte(0))
+        held = cgutils.pack_struct(builder, (given[2], failed))
+        body = each_thread(context, builder.module, held.type)
+        place = builder.bitcast(cgutils.alloca_once_value(builder, held), pointer)
         with builder.if_else(cgutils.is_null(builder, start)) as (alone, many):
             with alone:
                 builder.call(body, [place])
             with many:
                 kind = ir.FunctionType(ir.VoidType(), [body.type, pointer, whole, whole])
                 parallel = builder.inttoptr(start, kind.as_pointer())
-                flags = ir.Constant(whole, 0)
-                builder.call(parallel, [body, place, builder.trunc(threads, whole), flags])
-        return context.get_dummy_value()
+                builder.call(parallel, [body, place, builder.trunc(threads, whole), whole(0)])
+        return cgutils.is_null(builder, builder.load(failed))
 
-    return types.void(team, function, arguments), generate
+    return types.boolean(team, function, arguments), generate
 
 
 @intrinsic

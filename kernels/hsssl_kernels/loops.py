@@ -13,8 +13,9 @@ from typing import Any
 
 import numba
 
-__all__ = ["compile_and_keep", "compile_inline", "compile_part"]
+__all__ = ["NO_MEMORY", "compile_and_keep", "compile_inline", "compile_part"]
 
+NO_MEMORY = "a thread found no memory; take a smaller batch"
 # Other threads run meanwhile; no check for divisions by 0, which none of the loops has.
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 

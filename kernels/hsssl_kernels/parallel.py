@@ -120,13 +120,15 @@ def _begin() -> None:
 def _start_of_team(process: int) -> int:
     """Return the address of `GOMP_parallel` in the OpenMP that torch uses, or 0.
 
-    A forked process has none of its threads, for which it would wait for ever.
+    A process that is forked from this one has none of its threads, for which it would wait for ever. So do
+    torch's own operations there, until it is given one thread, as a DataLoader does.
     """
     if sys.platform != "linux" or process != _FIRST or not torch._C.has_openmp:
         return 0
-    torch_itself = ctypes.CDLL(torch._C.__file__)  # and all that it depends on
-    found = getattr(torch_itself, "GOMP_parallel", None)
-    return 0 if found is None else ctypes.cast(found, ctypes.c_void_p).value or 0
+    for library in (None, torch._C.__file__):  # what all use, by LD_PRELOAD; what torch depends on
+        if found := getattr(ctypes.CDLL(library), "GOMP_parallel", None):
+            return ctypes.cast(found, ctypes.c_void_p).value or 0
+    return 0
 
 
 if hasattr(os, "register_at_fork"):

@@ -35,7 +35,7 @@ __all__ = ["embed_views_compiled", "grad_compiled", "takes_loops"]
 
 # Values of both views of the samples that are in the cache at once: 512 KB.
 _VALUES = 2**17
-# Turns that threads take at most, and values that are worth one.
+# Turns that threads take at most, and values of both views that are worth one.
 _PARTS, _PART = 32, 2**17
 # Numbers of tokens, or of gradients by them, that are held in another dtype or width than they have.
 _WIDE = 2**22
@@ -67,8 +67,8 @@ def embed_views_compiled(source: Source, weight: Tensor, table: Tensor | None) -
     across = projection.table.shape[1]
     pair = [empty_again((batch * source.tokens, dim), weight.dtype, weight.device) for _ in range(2)]
     whole = weight.dtype == wide and across == dim  # the loops write tokens as they are
-    for samples, slots in _some(source, job, batch if whole else _WIDE // (source.tokens * across)):
-        out = pair if whole else [torch.empty(slots.stop - slots.start, across, dtype=wide) for _ in pair]
+    for samples, slots in _pieces(source, job, across, whole):
+        out = [x[slots] if whole else torch.empty(len(x[slots]), across, dtype=wide) for x in pair]
         past_cache = whole and all(map(goes_past_cache, pair))
         _run(embed_views, job, samples, *projection, *(x.numpy() for x in out), past_cache)
         if not whole:
@@ -94,7 +94,7 @@ def grad_compiled(
             x.fill(0)
     across, share = sums.by_weight.shape[3], job.read.tokens // max(1, rows)
     whole = pair[0].dtype == wide and across == dim
-    for samples, slots in _some(source, job, batch if whole else _WIDE // (source.tokens * across)):
+    for samples, slots in _pieces(source, job, across, whole):
         some = [fill_up(x.reshape(-1, dim)[slots].to(wide)).contiguous().numpy() for x in pair]
         parts = (x[samples.start // job.step :] for x in sums)
         _run(add_gradients, job, samples, *some, share, tokens_held(sums), *parts)
@@ -145,11 +145,11 @@ def _orders(source: Source, work: Work, size: int) -> Tensor:
     return (torch.argsort(group, stable=True) - first).flatten()
 
 
-def _some(source: Source, job: _Job, most: int) -> Iterator[tuple[slice, slice]]:
-    """Yield samples, a whole turn or more, and their slots: about ``most`` samples at once."""
+def _pieces(source: Source, job: _Job, across: int, whole: bool) -> Iterator[tuple[slice, slice]]:
+    """Yield samples and their slots, whole turns: all at once, or few for rows of ``across`` numbers."""
     batch, kept = len(source.centres), source.tokens
-    count = max(1, most // job.step) * job.step
-    for first in range(0, batch, count):
+    count = batch if whole else max(1, _WIDE // max(1, kept * across * job.step)) * job.step
+    for first in range(0, batch, max(1, count)):
         last = min(first + count, batch)
         yield slice(first, last), slice(first * kept, last * kept)
 
@@ -157,5 +157,5 @@ def _some(source: Source, job: _Job, most: int) -> Iterator[tuple[slice, slice]]
 def _run(loop: Any, job: _Job, samples: slice, *others: Any) -> None:
     """Let threads take turns at some samples in a loop."""
     given = Turns.of(samples, job.step, True), job.size, job.recipe, job.read, *others
-    values = (samples.stop - samples.start) * job.work.x.numel()
+    values = 2 * (samples.stop - samples.start) * job.work.x.numel()
     run_loop(lambda team: loop(team, *given), torch.get_num_threads() if values >= _PART else 1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from hsssl_kernels.lanes import address, take_turn, together
-from hsssl_kernels.loops import compile_and_keep, compile_inline, compile_part
+from hsssl_kernels.loops import NO_MEMORY, compile_and_keep, compile_inline, compile_part
 from hsssl_kernels.spectral_patch_embed.arguments import Source, Turns
 from hsssl_kernels.spectral_patch_embed.loops import add_some_gradients, embed_some_tokens
 from hsssl_kernels.spectral_views.loops import make_some, memory_for_views
@@ -21,7 +21,7 @@ __all__ = ["LOOPS", "add_gradients", "embed_views"]
 
 # Of lanes.py and the other ops' loops.py, which go into what Numba keeps until this file changes; a test
 # compares it.
-LOOPS = "271f1c361cab0f80"
+LOOPS = "1605186cf360bb3d"
 
 
 @compile_and_keep
@@ -29,10 +29,13 @@ def embed_views(team, turns, size, recipe, source, panels, table, share, a, b, p
     """Write tokens (m, D) of views a and b, of samples that threads of a `parallel.Team` take in turn.
 
     ``size`` samples are in the cache at once. ``source`` says how a view (C, P, P) is cut, and holds which
-    tokens are wanted and in which order for view a and then view b, of all samples. Rows of tokens begin with
-    the first turn's. The rest is as in `spectral_patch_embed.loops.embed_tokens`.
+    tokens are wanted and in which order for view a and then view b, of all samples. The first row of a and b
+    belongs to the first sample of these turns. The rest is as in `spectral_patch_embed.loops.embed_tokens`.
     """
-    together(team, _embed_views, (turns, size, recipe, source, panels, table, share, a, b, past_cache))
+    if not together(
+        team, _embed_views, (turns, size, recipe, source, panels, table, share, a, b, past_cache)
+    ):
+        raise MemoryError(NO_MEMORY)
 
 
 @compile_and_keep
@@ -41,7 +44,10 @@ def add_gradients(team, turns, size, recipe, source, a, b, share, most, by_weigh
 
     The rest is as in `embed_views` and in `spectral_patch_embed.loops.add_gradients`.
     """
-    together(team, _add_gradients, (turns, size, recipe, source, a, b, share, most, by_weight, by_table))
+    if not together(
+        team, _add_gradients, (turns, size, recipe, source, a, b, share, most, by_weight, by_table)
+    ):
+        raise MemoryError(NO_MEMORY)
 
 
 @compile_part

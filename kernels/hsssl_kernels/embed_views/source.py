@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hsssl_kernels.parallel import run_apart
 
-__all__ = ["Source", "parts_of", "run_parts"]
+__all__ = ["Source", "run_parts"]
 
 # Values that are worth a thread's start.
 _PART = 2**20
@@ -51,14 +51,9 @@ class Source(NamedTuple):
 
 def run_parts(source: Source, part: Callable[[slice], None], alone: bool = False) -> None:
     """Call ``part`` for samples of the batch: on a CPU in threads, unless they are to stay alone."""
-    run_apart(part, parts_of(source, alone), torch.get_num_threads())
-
-
-def parts_of(source: Source, alone: bool = False) -> list[slice]:
-    """Return the samples that `run_parts` takes at once."""
     batch, values = len(source.centres), source.cube.shape[2] * source.patch_size**2
     threads = 1 if alone or source.cube.device.type != "cpu" else torch.get_num_threads()
     # four parts a thread, so that one held up by another program leaves work to the others
     parts = 4 * threads if threads > 1 and 2 * batch * values >= threads * _PART else 1
     size = max(1, -(-batch // parts))
-    return [slice(i, min(i + size, batch)) for i in range(0, max(1, batch), size)]
+    run_apart(part, [slice(i, min(i + size, batch)) for i in range(0, max(1, batch), size)], threads)

@@ -186,10 +186,6 @@ def _lanes(wide: torch.dtype) -> int:
     return BYTES // wide.itemsize
 
 
-def _dtype(array: Any) -> torch.dtype:
-    return torch.from_numpy(array).dtype
-
-
 def fill_up(x: Tensor) -> Tensor:
     """Fill rows of float32 or float64 up with zeros to whole lanes."""
     missing = -x.shape[-1] % _lanes(x.dtype)

@@ -29,13 +29,13 @@ from hsssl_kernels.lanes import (
     width,
     zeros,
 )
-from hsssl_kernels.loops import compile_and_keep, compile_inline, compile_part
+from hsssl_kernels.loops import NO_MEMORY, compile_and_keep, compile_inline, compile_part
 from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Source
 
 __all__ = ["LANES", "add_gradients", "embed_tokens"]
 
 # Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
-LANES = "c018f0cb741cb437"
+LANES = "7a478ec4141407f1"
 
 
 class Memory(NamedTuple):
@@ -56,7 +56,8 @@ def embed_tokens(team, source, turns, panels, table, share, out, past_cache):
     ``panels`` (1 or G, D / L, K, L) is the weight for lanes of L numbers; ``table`` (1 or G or G S, D) has a
     row for ``share`` tokens. L divides D. With ``past_cache`` rows of ``out`` begin at multiples of 64 bytes.
     """
-    together(team, embed_some_tokens, (source, turns, panels, table, share, out, past_cache))
+    if not together(team, embed_some_tokens, (source, turns, panels, table, share, out, past_cache)):
+        raise MemoryError(NO_MEMORY)
 
 
 @compile_and_keep
@@ -67,7 +68,8 @@ def add_gradients(team, source, turns, gradient, share, most, by_weight, by_tabl
     do not depend on how many threads of a `parallel.Team` there are. Each holds up to ``most`` tokens, a
     multiple of 6.
     """
-    together(team, add_some_gradients, (source, turns, gradient, share, most, by_weight, by_table))
+    if not together(team, add_some_gradients, (source, turns, gradient, share, most, by_weight, by_table)):
+        raise MemoryError(NO_MEMORY)
 
 
 @compile_part
