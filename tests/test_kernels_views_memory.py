@@ -107,27 +107,27 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
         "assert sorted(done) == [0, 1]\n"
         "assert torch.get_num_threads() == 2\n"
         "teams = []\n"
-        "run_loop(teams.append, 2)\n"
+        "run_loop(teams.append, (), 2)\n"
         "assert child or all(team.start == 0 for team in teams), teams\n"
-        "os._exit(0) if child == 0 else os._exit(os.waitpid(child, 0)[1])\n"
+        "os._exit(0) if child == 0 else os._exit(os.waitpid(child, 0)[1] != 0)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 def test_a_loop_runs_in_threads_of_torch_or_in_each_of_some_others(monkeypatch: pytest.MonkeyPatch) -> None:
     teams: list[parallel.Team] = []
-    parallel.run_loop(teams.append, 1)
+    parallel.run_loop(teams.append, (), 1)
     assert teams == [parallel.ALONE]
     teams.clear()
     monkeypatch.setattr(parallel, "_start_of_team", lambda process: 42)
-    parallel.run_loop(teams.append, 3)
+    parallel.run_loop(teams.append, (), 3)
     assert teams == [parallel.Team(42, 3)]
     teams.clear()
-    run_apart(lambda part: parallel.run_loop(teams.append, 3), [slice(0, 1)] * 2, 2)
+    run_apart(lambda part: parallel.run_loop(teams.append, (), 3), [slice(0, 1)] * 2, 2)
     assert teams == [parallel.ALONE] * 2  # threads of the pool have none of their own
     teams.clear()
     monkeypatch.setattr(parallel, "_start_of_team", lambda process: 0)
-    parallel.run_loop(teams.append, 3)
+    parallel.run_loop(teams.append, (), 3)
     assert teams[0] == parallel.ALONE
     assert len(teams) <= 3
 
@@ -138,16 +138,15 @@ def test_each_of_torchs_threads_runs_the_loop(monkeypatch: pytest.MonkeyPatch) -
     """Each finds once that no turn is left, so that there are as many turns too many."""
     seen, before = [], torch.get_num_threads()
     monkeypatch.setattr(compiled, "_PART", 1)
-    monkeypatch.setattr(compiled, "run_loop", lambda loop, threads: seen.append((loop, threads)))
+    monkeypatch.setattr(compiled, "run_loop", lambda *said: seen.append(said))
     torch.set_num_threads(3)
     try:
         views("compiled", patch_size=5, spec=FULL, **inputs(n=33))
-        ((loop, threads),) = seen
-        turns = next(c.cell_contents for c in loop.__closure__ if isinstance(c.cell_contents, tuple))[0]
-        parallel.run_loop(loop, threads)
+        ((loop, given, threads),) = seen
+        parallel.run_loop(loop, given, threads)
     finally:
         torch.set_num_threads(before)
-    assert turns[0] == 11 + 3  # 33 samples, three at once
+    assert given[0] == 11 + 3  # turns that were taken: 33 samples, three at once
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is kept on Linux alone")

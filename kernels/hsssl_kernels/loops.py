@@ -1,7 +1,7 @@
 """Loops that Numba compiles for the CPU, where plain torch would pass over memory again and again.
 
-This file, ``lanes.py`` and those named ``loops.py`` in the folders of ops alone need Numba and NumPy, and are
-imported only where Numba is installed (`hsssl_kernels.dispatch.compiles_loops`).
+This file, ``lanes.py`` and those whose names end in ``loops.py`` in the folders of ops alone need Numba and
+NumPy, and are imported only where Numba is installed (`hsssl_kernels.dispatch.compiles_loops`).
 """
 
 # Numba's decorators have no types.

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,22 +30,23 @@ class Team(NamedTuple):
 ALONE = Team(0, 1)
 
 
-def run_loop(loop: Callable[[Team], None], threads: int) -> None:
+def run_loop(loop: Callable[..., None], given: tuple[Any, ...], threads: int) -> None:
     """Let ``threads`` threads run a compiled loop, whose turns they take one after another.
 
     They are torch's own, where torch has OpenMP on Linux. After an operation of torch these stay awake for
     some milliseconds, on cores that any others would wait for; and they begin within 2 us, where waking a
     thread from Python takes 150 and more. Elsewhere they are those of `run_apart`.
 
-    The loop is called with a `Team`, for `lanes.together`; or by each thread with a team of one.
+    The loop is called with a `Team`, for `lanes.together`, and what is given; or by each thread with a team
+    of one.
     """
     if threads < 2 or hasattr(_here, "alone"):
-        loop(ALONE)
+        loop(ALONE, *given)
     elif start := _start_of_team(os.getpid()):
         # as many as torch has itself: it would end the others, and begin them anew for its next operation
-        loop(Team(start, threads))
+        loop(Team(start, threads), *given)
     else:
-        run_apart(lambda _: loop(ALONE), [slice(0, 1)] * threads, threads, here_too=True)
+        run_apart(lambda _: loop(ALONE, *given), [slice(0, 1)] * threads, threads, here_too=True)
 
 
 def run_apart(

@@ -158,4 +158,4 @@ def _run(loop: Any, job: _Job, samples: slice, *others: Any) -> None:
     """Let threads take turns at some samples in a loop."""
     given = Turns.of(samples, job.step, True), job.size, job.recipe, job.read, *others
     values = 2 * (samples.stop - samples.start) * job.work.x.numel()
-    run_loop(lambda team: loop(team, *given), torch.get_num_threads() if values >= _PART else 1)
+    run_loop(loop, given, torch.get_num_threads() if values >= _PART else 1)

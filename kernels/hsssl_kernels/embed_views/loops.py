@@ -17,11 +17,10 @@ from hsssl_kernels.spectral_patch_embed.arguments import Source, Turns
 from hsssl_kernels.spectral_patch_embed.loops import add_some_gradients, embed_some_tokens
 from hsssl_kernels.spectral_views.loops import make_some, memory_for_views
 
-__all__ = ["LOOPS", "add_gradients", "embed_views"]
+__all__ = ["BUILT_ON", "add_gradients", "embed_views"]
 
-# Of lanes.py and the other ops' loops.py, which go into what Numba keeps until this file changes; a test
-# compares it.
-LOOPS = "1605186cf360bb3d"
+# Of lanes.py and both ops' loops, which go into what Numba keeps until this file changes; a test compares it.
+BUILT_ON = "2c0d5cdc5221bcec"
 
 
 @compile_and_keep
@@ -61,10 +60,8 @@ def _embed_views(turns, size, recipe, source, panels, table, share, a, b, past_c
             make_some(at, until, recipe, memory, pair[0], pair[1])
             rows = slice((at - turns.first) * source.kept, (until - turns.first) * source.kept)
             for view in range(2):
-                some, slots = (
-                    _some(source, pair[view], view * len(recipe.centres) + at),
-                    _slots(rows, own, False),
-                )
+                some = _some(source, pair[view], view * len(recipe.centres) + at)
+                slots = _slots(rows, own, False)
                 out = b[rows] if view else a[rows]
                 embed_some_tokens(some, slots, panels, table, share, out, past_cache)
         first = turns.first + take_turn(address(turns.taken)) * turns.step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype
 from hsssl_kernels.dispatch import compiles_loops
 from hsssl_kernels.pages import empty_again
-from hsssl_kernels.parallel import Team, run_loop
+from hsssl_kernels.parallel import run_loop
 from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Source, Sums, Turns
 from hsssl_kernels.spectral_patch_embed.gather import bands_first
 from hsssl_kernels.spectral_patch_embed.output import Output
@@ -80,7 +79,7 @@ def embed_compiled(
     tokens, parts = output.tokens, _parts(work, weight.shape[1])
     threads = torch.get_num_threads() if len(parts) > 1 else 1
     if _is_written_whole(output, projection):
-        run_loop(_writer(source, _turns(parts), projection, tokens, goes_past_cache(tokens)), threads)
+        _write(source, _turns(parts), projection, tokens, goes_past_cache(tokens), threads)
         return output.result(work.kept)
     slots, (_, dim) = parts[-1].stop, tokens.shape
     count = max(1, min(slots, _ROWS // dim))
@@ -88,7 +87,7 @@ def embed_compiled(
     for first in range(0, slots, count):
         place = slice(first, min(first + count, slots))
         step = min(parts[0].stop, -(-count // (_TURNS * threads)))
-        run_loop(_writer(source, Turns.of(place, step, False), projection, rows, False), threads)
+        _write(source, Turns.of(place, step, False), projection, rows, False, threads)
         output.write(place if order is None else order[place], rows[: place.stop - first, :dim])
     return output.result(work.kept)
 
@@ -104,7 +103,7 @@ def weight_grad_compiled(work: Work, gradient: Tensor, grouped: bool, rows: int)
     if _is_read_whole(gradient, sums):
         turns = _turns(parts, _shares(work, dim, len(parts)))
         threads = torch.get_num_threads() if turns.shares * len(parts) > 1 else 1
-        run_loop(_adder(source, turns, gradient, sums), threads)
+        _add(source, turns, gradient, sums, threads)
         return total(work, sums, dim)
     for x in sums:
         x.fill(0)
@@ -113,7 +112,7 @@ def weight_grad_compiled(work: Work, gradient: Tensor, grouped: bool, rows: int)
     for first in range(0, slots, step * len(parts)):
         place = slice(first, min(first + step * len(parts), slots))
         dy = gradient[place if order is None else order[place]].to(compute_dtype(gradient))
-        run_loop(_adder(source, Turns.of(place, step, False), fill_up(dy).contiguous(), sums), threads)
+        _add(source, Turns.of(place, step, False), fill_up(dy).contiguous(), sums, threads)
     return total(work, sums, dim)
 
 
@@ -148,23 +147,22 @@ def total(work: Work, sums: Sums, dim: int) -> tuple[Tensor, Tensor]:
     return out.copy_(whole.mT), by_table.sum(0)[:, :dim]
 
 
-def _writer(
-    source: Source, turns: Turns, projection: Projection, out: Tensor, past_cache: bool
-) -> Callable[[Team], None]:
-    """Return the loop that writes the tokens of turns to ``out``."""
+def _write(
+    source: Source, turns: Turns, projection: Projection, out: Tensor, past_cache: bool, threads: int
+) -> None:
+    """Write the tokens of turns to ``out``."""
     from hsssl_kernels.spectral_patch_embed.loops import embed_tokens
 
-    given = source, turns, *projection, out.numpy(), past_cache
-    return lambda team: embed_tokens(team, *given)
+    run_loop(embed_tokens, (source, turns, *projection, out.numpy(), past_cache), threads)
 
 
-def _adder(source: Source, turns: Turns, gradient: Tensor, sums: Sums) -> Callable[[Team], None]:
-    """Return the loop that adds what gradients by the tokens of turns give to sums."""
+def _add(source: Source, turns: Turns, gradient: Tensor, sums: Sums, threads: int) -> None:
+    """Add what gradients by the tokens of turns give to sums."""
     from hsssl_kernels.spectral_patch_embed.loops import add_gradients
 
     share = source.tokens // max(1, sums.by_table.shape[1])
     given = source, turns, gradient.detach().numpy(), share, tokens_held(sums), *sums
-    return lambda team: add_gradients(team, *given)
+    run_loop(add_gradients, given, threads)
 
 
 def _is_written_whole(output: Output, projection: Projection) -> bool:

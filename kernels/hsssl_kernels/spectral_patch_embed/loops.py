@@ -17,7 +17,6 @@ from hsssl_kernels.lanes import (
     add,
     address,
     beyond,
-    fetch,
     finish_streams,
     keep_until_here,
     load,
@@ -30,12 +29,22 @@ from hsssl_kernels.lanes import (
     zeros,
 )
 from hsssl_kernels.loops import NO_MEMORY, compile_and_keep, compile_inline, compile_part
-from hsssl_kernels.spectral_patch_embed.arguments import ROWS, Source
+from hsssl_kernels.spectral_patch_embed.arguments import ROWS
+from hsssl_kernels.spectral_patch_embed.source_loops import (
+    addresses,
+    end_of_group,
+    fetch_lines,
+    group_of,
+    lines_ahead,
+    list_offsets,
+    read_token,
+    token_at,
+)
 
-__all__ = ["LANES", "add_gradients", "embed_tokens"]
+__all__ = ["BUILT_ON", "add_gradients", "add_some_gradients", "embed_some_tokens", "embed_tokens"]
 
-# Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
-LANES = "7a478ec4141407f1"
+# Of lanes.py and source_loops.py, which go into what Numba keeps until this file changes; a test compares it.
+BUILT_ON = "3c5aa11b84fdf018"
 
 
 class Memory(NamedTuple):
@@ -74,29 +83,30 @@ def add_gradients(team, source, turns, gradient, share, most, by_weight, by_tabl
 
 @compile_part
 def embed_some_tokens(source, turns, panels, table, share, out, past_cache):
+    """Do what `embed_tokens` does, in one thread of a team."""
     weight, given, tokens = address(panels), address(table), address(out)
-    where, taken, grouped = _addresses(source), address(turns.taken), len(panels) > 1
+    where, taken, grouped = addresses(source), address(turns.taken), len(panels) > 1
     memory = _memory(source.values, ROWS, 0, panels)
     work = _places(memory)
     dim, count, lanes = np.uint64(out.shape[1]), np.uint64(source.values), width(tokens)
-    _list_offsets(where, work.offsets)
+    list_offsets(where, work.offsets)
     at = turns.first + take_turn(taken) * turns.step
     while at < turns.last:
         until, panel = min(at + turns.step, turns.last), weight
         while at < until:
             end = min(at + ROWS, until)
             if grouped:
-                end = _end_of_group(where, at, end)
-                panel = beyond(weight, np.uint64(_group(where, at)) * count * dim)
+                end = end_of_group(where, at, end)
+                panel = beyond(weight, np.uint64(group_of(where, at)) * count * dim)
             for row in range(ROWS):
                 here = min(at + row, end - 1)  # fewer are filled up with the last one
-                slot, sample, token = _token(where, here)
-                _read(where, work.offsets, sample, token, work.u, np.uint64(row))
+                slot, sample, token = token_at(where, here)
+                read_token(where, work.offsets, sample, token, work.u, np.uint64(row))
                 work.given[row] = np.uint64(token // share) * dim
                 work.to[row] = np.uint64(slot if turns.every else here - turns.first) * dim
-            next_fetched, lines = _ahead(where, at, end, 1, dim // lanes)
+            next_fetched, lines = lines_ahead(where, at, end, 1, dim // lanes)
             for column in range(np.uint64(0), dim, lanes):
-                next_fetched = _fetch(where, next_fetched, lines)
+                next_fetched = fetch_lines(where, next_fetched, lines)
                 right = beyond(panel, column * count)
                 sums = _multiply(work.u, right, down=1, along=ROWS, count=count, blocks=1, skip=0)
                 _write(sums, beyond(given, column), work.given, beyond(tokens, column), work.to, past_cache)
@@ -108,13 +118,14 @@ def embed_some_tokens(source, turns, panels, table, share, out, past_cache):
 
 @compile_part
 def add_some_gradients(source, turns, gradient, share, most, by_weight, by_table):
+    """Do what `add_gradients` does, in one thread of a team."""
     _, of_groups, height, dim = by_weight.shape
     rows, groups_apart = by_table.shape[1], height * dim
     by_token, all_weights, all_tables = address(gradient), address(by_weight), address(by_table)
-    where, taken = _addresses(source), address(turns.taken)
+    where, taken = addresses(source), address(turns.taken)
     memory = _memory(height, most, dim, by_weight)
     work = _places(memory)
-    _list_offsets(where, work.offsets)
+    list_offsets(where, work.offsets)
     for row in range(ROWS):
         work.to[row] = np.uint64(row * dim)
     turn = take_turn(taken)
@@ -130,13 +141,13 @@ def add_some_gradients(source, turns, gradient, share, most, by_weight, by_table
         while at < until:
             end, weights = min(at + most, until), to
             if of_groups > 1:
-                end = _end_of_group(where, at, end)
-                weights = beyond(to, np.uint64(_group(where, at) * groups_apart))
+                end = end_of_group(where, at, end)
+                weights = beyond(to, np.uint64(group_of(where, at) * groups_apart))
             tiles = np.uint64((end - at + ROWS - 1) // ROWS)
             for m in range(np.uint64(end - at)):
                 here = at + np.int64(m)
-                slot, sample, token = _token(where, here)
-                _read(where, work.offsets, sample, token, work.u, _tile(m, height))
+                slot, sample, token = token_at(where, here)
+                read_token(where, work.offsets, sample, token, work.u, _tile(m, height))
                 dy = beyond(by_token, np.uint64((slot if turns.every else here - turns.first) * dim))
                 entry = beyond(table, np.uint64(token // share * dim))
                 _take_gradient(dy, work.right, m, most, begin, stop, entry, rows > 1)
@@ -144,7 +155,7 @@ def add_some_gradients(source, turns, gradient, share, most, by_weight, by_table
                 _clear(work, m, most, height, begin, stop)
             if rows == 1:
                 _add_totals(work.right, tiles, most, begin, stop, table)
-            ahead = _ahead(where, at, end, most, np.uint64(height // ROWS) * (stop - begin) // width(to))
+            ahead = lines_ahead(where, at, end, most, np.uint64(height // ROWS) * (stop - begin) // width(to))
             _add_products(where, ahead, work, tiles, most, height, dim, begin, stop, weights)
             at = end
         turn = take_turn(taken)
@@ -213,7 +224,7 @@ def _add_products(where, ahead, work, tiles, most, height, dim, begin, stop, wei
     for k in range(np.uint64(0), np.uint64(height), np.uint64(ROWS)):
         left = beyond(work.u, k * np.uint64(ROWS))
         for column in range(begin, stop, width(weights)):
-            next_fetched = _fetch(where, next_fetched, lines)
+            next_fetched = fetch_lines(where, next_fetched, lines)
             right, entry = (
                 beyond(work.right, column * np.uint64(most)),
                 beyond(weights, k * np.uint64(dim) + column),
@@ -269,34 +280,6 @@ def _put(out, place, lanes, past_cache):
 
 
 @compile_inline
-def _addresses(source):
-    """Return the source with addresses in place of its lists."""
-    return Source(
-        address(source.raw),
-        source.length,
-        source.line,
-        source.ahead,
-        source.strides,
-        source.size,
-        address(source.corners),
-        source.window,
-        address(source.places),
-        address(source.spots),
-        source.values,
-        source.bands,
-        source.normalised,
-        address(source.mean),
-        address(source.scale),
-        source.some,
-        address(source.visible),
-        source.ordered,
-        address(source.order),
-        source.kept,
-        source.tokens,
-    )
-
-
-@compile_inline
 def _memory(height, tokens, dim, like):
     """Return memory for so many tokens of as many values, and gradients of so many numbers by them."""
     return Memory(
@@ -318,101 +301,3 @@ def _places(memory):
         address(memory.to),
         address(memory.right),
     )
-
-
-@compile_inline
-def _token(where, position):
-    """Return a slot, its sample and its token, from its position in order."""
-    slot = where.order[position] if where.ordered else position
-    sample = slot // where.kept
-    token = where.visible[slot] if where.some else slot - sample * where.kept
-    return slot, sample, token
-
-
-@compile_inline
-def _ahead(where, at, end, most, times):
-    """Return where what slots should fetch of a sample to come begins, and how many lines at a time.
-
-    Tokens wanted here and there would wait for the memory one by one; lines fetched all at once would wait
-    for each other. Up to ``most`` slots after these are read before the next products.
-    """
-    distance = (most + where.kept - 1) // where.kept * where.kept
-    count, a_time = np.uint64((end - at) * where.ahead), np.uint64(where.line) * times
-    return np.uint64((at + distance) * where.ahead), (count + a_time - np.uint64(1)) // a_time
-
-
-@compile_inline
-def _fetch(where, begin, lines):
-    """Fetch so many lines; return where the next begin."""
-    end = begin + lines * np.uint64(where.line)
-    for n in range(begin, min(end, np.uint64(where.length)), np.uint64(where.line)):
-        fetch(where.raw, n)
-    return end
-
-
-@compile_inline
-def _group(where, position):
-    _, _, token = _token(where, position)
-    return where.places[4 * token + 2]
-
-
-@compile_inline
-def _end_of_group(where, position, most):
-    """Return where another group than that at ``position`` begins, but ``most`` at most."""
-    group, end = _group(where, position), position + 1
-    while end < most and _group(where, end) == group:
-        end += 1
-    return end
-
-
-@compile_inline
-def _list_offsets(where, offsets):
-    """List where a token's values lie, from its first."""
-    for k in range(where.values):
-        row, col, band = where.spots[3 * k], where.spots[3 * k + 1], where.spots[3 * k + 2]
-        offsets[k] = row * where.strides[1] + col * where.strides[2] + band * where.strides[3]
-
-
-@compile_inline
-def _read(where, offsets, sample, token, u, at):
-    """Write a token's normalised values to u[at], u[at + 6] ...; a band that is not there gives 0."""
-    row, col = where.places[4 * token], where.places[4 * token + 1]
-    group, band = where.places[4 * token + 2], where.places[4 * token + 3]
-    count, listed, first = np.uint64(where.values), np.uint64(0), band * where.strides[3]
-    if where.window > 0:
-        top, left = where.corners[2 * sample], where.corners[2 * sample + 1]
-        row, col = row + top, col + left
-        inside = min(top, left) >= 0 and top + where.window <= where.size[0]
-        if not (inside and left + where.window <= where.size[1]):
-            listed = count
-            _list_mirrored(where, row, col, offsets)
-    if listed == 0:
-        first += sample * where.strides[0] + row * where.strides[1] + col * where.strides[2]
-    begin, of_group = np.uint64(first), np.uint64(group) * count
-    short = band + where.spots[np.uint64(3) * count - np.uint64(1)] >= where.bands
-    for k in range(count):
-        if short and band + where.spots[np.uint64(3) * k + np.uint64(2)] >= where.bands:
-            u[at] = 0
-        elif where.normalised:
-            mean, scale = where.mean[of_group + k], where.scale[of_group + k]
-            u[at] = where.raw[begin + np.uint64(offsets[listed + k])]
-            u[at] = (u[at] - mean) * scale
-        else:
-            u[at] = where.raw[begin + np.uint64(offsets[listed + k])]
-        at += np.uint64(ROWS)
-
-
-@compile_inline
-def _list_mirrored(where, row, col, offsets):
-    """List where values of a token at ``row`` and ``col`` lie in a cube, after those of all tokens."""
-    for k in range(where.values):
-        i = _mirror(row + where.spots[3 * k], where.size[0]) * where.strides[1]
-        j = _mirror(col + where.spots[3 * k + 1], where.size[1]) * where.strides[2]
-        offsets[where.values + k] = i + j + where.spots[3 * k + 2] * where.strides[3]
-
-
-@compile_inline
-def _mirror(index, size):
-    """Reflect an index once at either border without repeating the edge; see `reference.cut_windows`."""
-    index = abs(index)
-    return min(index, 2 * (size - 1) - index)

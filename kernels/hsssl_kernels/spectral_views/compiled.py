@@ -5,14 +5,13 @@ They have the bits of the reference and of the Triton kernel, noise included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 import torch
 from torch import Tensor
 
 from hsssl_kernels.pages import empty_again
-from hsssl_kernels.parallel import Team, run_loop
+from hsssl_kernels.parallel import run_loop
 from hsssl_kernels.random import stream_key
 from hsssl_kernels.spectral_views.arguments import Recipe
 from hsssl_kernels.spectral_views.draws import cosines
@@ -42,6 +41,8 @@ def spectral_views_compiled(
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Return the two views; parameters as in `spectral_views`."""
+    from hsssl_kernels.spectral_views.loops import make_views
+
     shape = len(centres), cube.shape[2], patch_size, patch_size
     recipe = recipe_of(
         cube, centres, mean, scale, spec, patch_size, stream_key(seed, step), sample_ids, valid
@@ -56,7 +57,9 @@ def spectral_views_compiled(
     size = max(1, -(-count // (_TURNS * threads)))
     for first in range(0, shape[0], max(1, count)):
         some = slice(first, min(first + count, shape[0]))
-        run_loop(_maker(recipe.some(some), wide, size), threads)
+        taken = torch.zeros(1, dtype=torch.int64)
+        given = taken.numpy(), size, recipe.some(some), *(x.flatten(2).numpy() for x in wide)
+        run_loop(make_views, given, threads)
         if wide is not views:
             for view, made in zip(views, wide, strict=True):
                 view[some] = made[: some.stop - first]
@@ -90,11 +93,3 @@ def recipe_of(
         centres=centres.contiguous().numpy(),
         samples=ids.contiguous().numpy(),
     )
-
-
-def _maker(recipe: Recipe, views: list[Tensor], size: int) -> Callable[[Team], None]:
-    """Return the loop that writes views (B, C, P, P), ``size`` of each in a turn."""
-    from hsssl_kernels.spectral_views.loops import make_views
-
-    given = torch.zeros(1, dtype=torch.int64).numpy(), size, recipe, *(x.flatten(2).numpy() for x in views)
-    return lambda team: make_views(team, *given)

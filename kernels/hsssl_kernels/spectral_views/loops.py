@@ -24,10 +24,10 @@ from hsssl_kernels.spectral_views.draws import CHOICES, NOISE, WORDS
 from hsssl_kernels.spectral_views.noise import GROUP
 from hsssl_kernels.spectral_views.strengths import Strengths
 
-__all__ = ["LANES", "make_some", "make_views", "memory_for_views", "typed"]
+__all__ = ["BUILT_ON", "make_some", "make_views", "memory_for_views", "typed"]
 
 # Of lanes.py, which goes into what Numba keeps until this file changes; a test compares it.
-LANES = "7a478ec4141407f1"
+BUILT_ON = "7a478ec4141407f1"
 
 _LOW = 0xFFFFFFFF
 _CALLS = WORDS // 4
