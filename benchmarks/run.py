@@ -31,7 +31,7 @@ from torch import Tensor
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PASSES = ("forward", "backward", "both")
 # A CPU sweeps small batches once, larger ones twice and in tiles of 2,048 rows: one size of each.
-CHECK_ROWS = (1000, 3100)
+CHECK_ROWS = (1000, 4200)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,13 +14,7 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype, log_dtype
 from hsssl_kernels.lse.tiles import leave_out, same, similarity, tiles
 
-__all__ = [
-    "fits_at_once",
-    "lse_blocked",
-    "lse_grad_blocked",
-    "lse_with_grad_blocked",
-    "self_lse_with_grad_blocked",
-]
+__all__ = ["is_safe", "lse_blocked", "lse_grad_blocked", "lse_with_grad_blocked"]
 
 # Rows and columns of a tile. A quarter of it is some 10 % faster on idle cores, but then the threads wait for
 # each other so often that a busy machine takes ten times as long.
@@ -60,7 +54,7 @@ def lse_blocked(
     """
     triangle = not columns and self_offset == 0 and same(x, y)
     x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
-    safe = _is_safe(x, y, scale)
+    safe = is_safe(x, y, scale)
     gone = 0.0 if safe else float("-inf")
     kept = x.dtype if safe else log_dtype(x)  # logarithms are never rounded to float32, sums of them may be
     over_rows = x.new_full((len(x),), gone, dtype=kept)
@@ -111,7 +105,7 @@ def lse_grad_blocked(
     symmetric = same(x, y) and same(x_side[0], y_side[0]) and same(x_side[1], y_side[1])
     triangle = not both and self_offset == 0 and symmetric
     x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
-    safe = _is_safe(x, y, scale)
+    safe = is_safe(x, y, scale)
     # W factorises where it is safe: exp(S) (u_i + v_j), with no reference value r, c inside
     (r, u), (c, v) = (_split(*side, x.dtype, safe) for side in (x_side, y_side))
     dx = torch.zeros_like(x)
@@ -143,7 +137,7 @@ def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, T
     three matrix products and one exponential, against four and two for `lse` and then `lse_grad`.
     """
     x, y = x.to(compute_dtype(x)), y.to(compute_dtype(x))
-    safe = _is_safe(x, y, scale)
+    safe = is_safe(x, y, scale)
     height = max(16, min(512, len(x), _STRIPE // len(y)))
     log = x.new_empty(len(x), dtype=log_dtype(x))
     dx, dy, scratch = torch.empty_like(x), torch.zeros_like(y), x.new_empty(height * len(y))
@@ -165,39 +159,10 @@ def lse_with_grad_blocked(x: Tensor, y: Tensor, scale: float) -> tuple[Tensor, T
     return log, dx, dy
 
 
-def fits_at_once(n: int) -> bool:
-    """Return whether all similarities of n rows may be held at once, as `self_lse_with_grad` does."""
-    return n * n <= _STRIPE
-
-
-def self_lse_with_grad_blocked(x: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return the log-sum-exp of each row (n,) without itself and its partner, and (P + P^T - 2 I') x (n, D).
-
-    ``P_ij = exp(S_ij) / sum_(k != i) exp(S_ik)`` for j != i, the partner's share among them, and I' picks
-    the partner of a row, n / 2 rows on. All of S = x x^T ``scale`` is held, twice,
-    so this is for batches where `fits_at_once`: two matrix products and one exponential, against
-    three and two for `lse` and then `lse_grad`.
-    """
-    x = x.to(compute_dtype(x))
-    root = x * scale**0.5
-    s = root @ root.T  # (n, n)
-    s.fill_diagonal_(float("-inf"))
-    # every row divides by the sum it has itself: where one key takes all, its share is 1 to the last bit
-    top = torch.zeros_like(s[:, :1]) if _is_safe(x, x, scale) else s.amax(1, keepdim=True)
-    share = s.sub_(top).exp_()
-    # P - 1 of a positive is minus the sum of the others, in which nothing cancels
-    half = len(x) // 2
-    pairs = [share.diagonal(half), share.diagonal(-half)]
-    positive = torch.cat(pairs)
-    for pair in pairs:
-        pair.zero_()
-    others = share.sum(1)
-    for pair, rest in zip(pairs, (others[:half], others[half:]), strict=True):
-        torch.neg(rest, out=pair)
-    total = (others + positive).unsqueeze(1)
-    log = others.to(log_dtype(x)).log() + top.squeeze(1)
-    share /= total
-    return log, (share + share.T) @ x
+def is_safe(x: Tensor, y: Tensor, scale: float) -> bool:
+    """Return whether exp(S) is sure not to overflow."""
+    largest = x.square().sum(1).amax().sqrt() * y.square().sum(1).amax().sqrt()
+    return float(largest) * scale <= _SAFE[x.dtype]
 
 
 def _pulled(
@@ -257,8 +222,3 @@ def _split(log: Tensor, weight: Tensor, dtype: torch.dtype, safe: bool) -> tuple
     reference = torch.zeros_like(log) if safe else log.to(dtype).to(log.dtype)
     factor = torch.where(log == float("inf"), 0.0, weight * (reference - log).exp())
     return reference.to(dtype), factor.to(dtype)
-
-
-def _is_safe(x: Tensor, y: Tensor, scale: float) -> bool:
-    largest = x.square().sum(1).amax().sqrt() * y.square().sum(1).amax().sqrt()
-    return float(largest) * scale <= _SAFE[x.dtype]

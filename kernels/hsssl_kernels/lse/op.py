@@ -8,12 +8,8 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype, scale_of
 from hsssl_kernels.dispatch import register
-from hsssl_kernels.lse.blocked import (
-    lse_blocked,
-    lse_grad_blocked,
-    lse_with_grad_blocked,
-    self_lse_with_grad_blocked,
-)
+from hsssl_kernels.lse.blocked import lse_blocked, lse_grad_blocked, lse_with_grad_blocked
+from hsssl_kernels.lse.held import self_lse_with_grad_held
 
 __all__ = ["lse", "lse_grad", "lse_with_grad", "self_lse_with_grad"]
 
@@ -113,7 +109,7 @@ def _lse_with_grad_fake(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tens
 
 
 def _self_lse_with_grad(x: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    return self_lse_with_grad_blocked(x, scale_of(temperature))
+    return self_lse_with_grad_held(x, scale_of(temperature))
 
 
 def _self_lse_with_grad_fake(x: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
