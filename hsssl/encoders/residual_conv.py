@@ -60,7 +60,7 @@ class ResidualConv(nn.Module):
 
     def encode(self, x: Tensor, wavelengths: Tensor) -> tuple[Tensor, list[Pool]]:
         """Return the last feature maps (B, D, h, w) of ``x`` (B, C, H, W), and the pools on the way."""
-        x = x.movedim(1, 3) @ self.basis(wavelengths).to(x.dtype)  # (B, H, W, K)
+        x = self.basis.resample(x, wavelengths)  # (B, H, W, K)
         x = self.stages[0](self.stem(x.movedim(3, 1)))
         pools = []
         for stage in self.stages[1:]:

@@ -45,7 +45,7 @@ class SpectralSpatial(nn.Module):
 
     def forward_features(self, x: Tensor, wavelengths: Tensor) -> Tensor:
         """Return one token a pixel, (B, H W, D), of ``x`` (B, C, H, W)."""
-        x = x.movedim(1, 3) @ self.basis(wavelengths).to(x.dtype)  # (B, H, W, K)
+        x = self.basis.resample(x, wavelengths)  # (B, H, W, K)
         x = self.blocks(self.stem(x))  # (B, H, W, D)
         return x.flatten(1, 2)
 

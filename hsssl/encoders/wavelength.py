@@ -39,6 +39,14 @@ class SpectralBasis(nn.Module):
         weight = torch.exp(-0.5 * distance.square())
         return weight / (weight.sum(0) + 0.05)
 
+    def resample(self, x: Tensor, wavelengths: Tensor) -> Tensor:
+        """Return the channels (B, H, W, K) of ``x`` (B, C, H, W) with bands at ``wavelengths`` (C,) in nm."""
+        batch, bands, high, wide = x.shape
+        # one product a patch, or one in all; of four axes torch would make one for each row of pixels
+        pixels = x.flatten(2).mT if high * wide > 1 else x.reshape(batch, bands)
+        channels: Tensor = pixels @ self(wavelengths).to(x.dtype)
+        return channels.view(batch, high, wide, -1)
+
 
 def wavelength_position(wavelengths: Tensor, dim: int) -> Tensor:
     """Return sine and cosine positions (n, dim) of ``wavelengths`` (n,) in nm.
