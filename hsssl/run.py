@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ __all__ = ["Run", "load_encoder", "save_encoder"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory and the files in it.
+    """A run directory and the files in it; a path itself, wherever one is taken.
 
     Parameters
     ----------
@@ -37,6 +38,9 @@ class Run:
     """
 
     path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def config_file(self) -> Path:
@@ -218,12 +222,12 @@ def save_encoder(run: Run, encoder: nn.Module, spec: EncoderSpec) -> None:
     write_text_atomic(run.spec_file, spec.to_json())
 
 
-def load_encoder(path: str | Path, module: nn.Module | None = None) -> nn.Module:
+def load_encoder(path: str | PathLike[str], module: nn.Module | None = None) -> nn.Module:
     """Return the trained encoder of a run directory, in evaluation mode, with its specification as ``.spec``.
 
     Parameters
     ----------
-    path : path
+    path : path or Run
         The run directory.
     module : nn.Module, optional
         Only for a run whose encoder was a module of your own: such a module, to be filled with the weights.

@@ -263,7 +263,7 @@ def test_bf16_trains(tmp_path):
 def test_cubes_of_two_sensors_share_one_run(tmp_path):
     cubes = [synthetic(12), synthetic(7, seed=1, source="other")]
     run = pretrain(cubes, out=tmp_path / "run", steps=12, **SMALL)
-    encoder = load_encoder(run.path)
+    encoder = load_encoder(run)
     assert [len(sensor.wavelengths) for sensor in encoder.spec.sensors] == [12, 7]
     for cube in cubes:
         assert embed(encoder, cube).shape == (20, 24, 16 * 5)
