@@ -14,6 +14,7 @@ from torch import nn
 
 from hsssl.cube import Cube, block_of
 from hsssl.maps import WriteTile, open_features, refuse_map
+from hsssl.memory import kept_memory
 from hsssl.quicklook import feature_quicklook, refuse_quicklook
 from hsssl.sampling import ResidentScene, load_resident
 from hsssl.spec import EncoderSpec, Sensor, fit_cube, spec_of
@@ -251,12 +252,13 @@ class FeatureTiles:
         batch = max(1, self.batch_values // (2 * bands * self.spec.patch_size**2))
         was_training = self.encoder.training
         self.encoder.eval()
-        for first in range(0, scene.pixels, batch):
-            centres = scene.centres[first : first + batch]
-            patches = plain_patches(scene, centres, self.spec.patch_size)
-            row, col = centres.numpy().T
-            out[row, col] = self.encoder(patches, scene.wavelengths).float().cpu().numpy()
-            tick(len(centres) * pixels // scene.pixels)
+        with kept_memory():
+            for first in range(0, scene.pixels, batch):
+                centres = scene.centres[first : first + batch]
+                patches = plain_patches(scene, centres, self.spec.patch_size)
+                row, col = centres.numpy().T
+                out[row, col] = self.encoder(patches, scene.wavelengths).float().cpu().numpy()
+                tick(len(centres) * pixels // scene.pixels)
         self.encoder.train(was_training)
         return out
 

@@ -17,6 +17,7 @@ from hsssl.checkpoint import load_checkpoint, save_checkpoint
 from hsssl.collapse import CollapseMonitor, feature_health
 from hsssl.cube import Cube
 from hsssl.encoders import PlainEncoder, build_encoder
+from hsssl.memory import kept_memory
 from hsssl.messages import log
 from hsssl.methods import build_method
 from hsssl.run import Run, describe_inputs, describe_software, save_encoder
@@ -227,7 +228,8 @@ def _loop(
         accelerator.init_trackers("hsssl")
     hidden = not main or (None if progress is None else not progress)
     bar = tqdm(total=steps, initial=start, disable=hidden, unit="step", desc=settings["method"])
-    with bar, open(run.metrics_file if main else os.devnull, "a", encoding="utf-8") as metrics:
+    record = run.metrics_file if main else os.devnull
+    with kept_memory(), bar, open(record, "a", encoding="utf-8") as metrics:
         since, logged = time.perf_counter(), start - 1
         for step in range(start, steps):
             torch.manual_seed(stream_key(seed, step, rank, _MODEL))  # dropout and the like

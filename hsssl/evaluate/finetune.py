@@ -21,6 +21,7 @@ from hsssl.evaluate.metrics import confusion_matrix
 from hsssl.evaluate.protocol import Labels, draw_trials
 from hsssl.evaluate.runner import FeatureSet, Protocol, Trial, audit_trial, summarise
 from hsssl.evaluate.score import Score
+from hsssl.memory import kept_memory
 from hsssl.sampling import ResidentScene, load_resident
 from hsssl.schedule import cosine_warmup
 from hsssl.spec import fit_cube, spec_of
@@ -143,7 +144,8 @@ def finetune(
             torch.manual_seed(stream_key(seed, _FINETUNE))  # dropout and the like
             model = Classifier.fit(copy.deepcopy(encoder), frozen, truth, one).to(device)
             before.append(model.confusion(frozen, truth, one))
-            _train(model, scene, truth, one, sides, setting, seed, progress)
+            with kept_memory():
+                _train(model, scene, truth, one, sides, setting, seed, progress)
         tuned = embed(model.encoder, cube, windows=sides, device=device, progress=progress)
         after.append(model.confusion(tuned, truth, one))
     audits = audit_trial(trial, truth, [footprint])
