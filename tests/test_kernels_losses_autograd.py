@@ -13,7 +13,15 @@ from torch import Tensor
 
 from hsssl_kernels import cosine_regression, info_nce, nt_xent, sinkhorn, sup_con
 from hsssl_kernels.cosine_regression.op import cosine_rows, cosine_rows_grad
-from hsssl_kernels.lse import expected_similarity, lse, lse_grad, lse_with_grad, self_lse_with_grad
+from hsssl_kernels.lse import (
+    expected_similarity,
+    lse,
+    lse_grad,
+    lse_with_grad,
+    pair_lse_with_grad,
+    queue_lse_with_grad,
+    self_lse_with_grad,
+)
 from hsssl_kernels.rows import finish_rows, unit_rows
 from hsssl_kernels.sup_con.op import class_sums
 from losses import COMPILES, LOSS, LOSSES, Loss, draw, value_and_gradients
@@ -89,6 +97,8 @@ def test_registered_ops_pass_opcheck() -> None:
     torch.library.opcheck(lse, (x, x, t, 0, 0, False, False, "torch", [classes, classes]))
     torch.library.opcheck(lse_with_grad, (x, y, t))
     torch.library.opcheck(self_lse_with_grad, (x, t))
+    torch.library.opcheck(pair_lse_with_grad, (x, y[:6], t))
+    torch.library.opcheck(queue_lse_with_grad, (x, y, t))
     torch.library.opcheck(unit_rows, (x, "torch"))
     torch.library.opcheck(finish_rows, (x, y[:6], ones[:6], x, ones[:6], t, 2, "torch"))
     torch.library.opcheck(class_sums, (x, torch.tensor([3, 0, 0, 3, 3, 1])))
@@ -114,6 +124,8 @@ def test_registered_ops_pass_opcheck_on_other_strides() -> None:
     torch.library.opcheck(lse_grad, (x, y, t, ones[:6], ones[:6], ones, ones, 0, 0, True, False, "torch", []))
     torch.library.opcheck(lse_with_grad, (x, y, t))
     torch.library.opcheck(self_lse_with_grad, (x, t))
+    torch.library.opcheck(pair_lse_with_grad, (x, y[:6], t))
+    torch.library.opcheck(queue_lse_with_grad, (x, y, t))
     torch.library.opcheck(unit_rows, (x, "torch"))
     torch.library.opcheck(finish_rows, (x, y[:6], ones[:6], x, ones[:6], t, 2, "torch"))
     torch.library.opcheck(cosine_rows, (x, x + 1, "torch"))

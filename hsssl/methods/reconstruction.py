@@ -36,7 +36,7 @@ def reconstruction(decoded: Tensor, patch: Tensor, components: int) -> Tensor:
         if components < 1:
             return difference.square().mean()
         whitening = _whitening(patch.detach().float(), components)  # (C, components)
-        return (difference.movedim(1, 3) @ whitening).square().mean()
+        return (difference.flatten(2).mT @ whitening).square().mean()
 
 
 def _whitening(patch: Tensor, components: int) -> Tensor:

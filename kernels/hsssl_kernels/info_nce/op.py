@@ -99,7 +99,7 @@ def info_nce(
     query, key = query.contiguous(), key.contiguous()
     if negatives is not None:
         queue = negatives.contiguous()
-        rows: Tensor = QueueRows.apply(query, key, queue, value, normalize, chosen)  # type: ignore[no-untyped-call]
+        rows: Tensor = QueueRows.apply(query, key, queue, value, normalize, chosen, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     else:
         even = reduction != "none" and torch.is_grad_enabled()
         options = TowerOptions(symmetric, normalize, even, world > 1, chosen)

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype
 from hsssl_kernels.first_order import first_order
-from hsssl_kernels.lse import expected_similarity, is_swept, lse, lse_grad, wide_rows
+from hsssl_kernels.lse import (
+    expected_similarity,
+    is_swept,
+    lse,
+    lse_grad,
+    queue_lse_with_grad,
+    wide_rows,
+)
 from hsssl_kernels.rows import finish_rows, unit_rows
 
 __all__ = ["QueueRows"]
@@ -27,6 +34,7 @@ class QueueRows(torch.autograd.Function):
         temperature: Tensor,
         normalize: bool,
         backend: str,
+        tracked: bool,
     ) -> Tensor:
         """Return the losses (n,)."""
         value = temperature.detach().to("cpu", torch.float64).reshape(())
@@ -34,10 +42,17 @@ class QueueRows(torch.autograd.Function):
         q, q_inverse = unit_rows(query, backend) if normalize else (query, none)
         k, k_inverse = unit_rows(key, backend) if normalize else (key, none)
         queue, inverse = unit_rows(negatives, backend) if normalize else (negatives, none)
-        over_queue, _ = lse(q, queue, value, -1, 0, False, normalize, backend, [])  # (n,)
+        # the queries' gradient formed on the way: rows apart, whatever they weigh later
+        wanted = tracked and ctx.needs_input_grad[0] and not ctx.needs_input_grad[2]
+        ctx.ready = wanted and backend == "torch"
+        if ctx.ready:
+            over_queue, total = queue_lse_with_grad(q, queue, value)  # (n,), (n, D)
+        else:
+            over_queue, _ = lse(q, queue, value, -1, 0, False, normalize, backend, [])
+            total = none
         wide = compute_dtype(query)
         behind = over_queue - (q.to(wide) * k.to(wide)).sum(1) / value
-        formed = (q, k, queue, q_inverse, k_inverse, inverse, over_queue, behind)
+        formed = (q, k, queue, q_inverse, k_inverse, inverse, over_queue, behind, total)
         ctx.save_for_backward(query, key, negatives, temperature, value, *formed)
         ctx.options = (normalize, backend)
         return torch.logaddexp(behind, torch.zeros_like(behind)).to(wide)
@@ -47,7 +62,7 @@ class QueueRows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the tensors that came in."""
         query, key, negatives, temperature, value = ctx.saved_tensors[:5]
-        q, k, queue, q_inverse, k_inverse, inverse, over_queue, behind = ctx.saved_tensors[5:]
+        q, k, queue, q_inverse, k_inverse, inverse, over_queue, behind, total = ctx.saved_tensors[5:]
         normalize, backend = ctx.options
         gradient = gradients[0] * behind.sigmoid()  # by the log-sum-exp; minus this by the positive
         largest = gradient.abs().amax()
@@ -59,9 +74,12 @@ class QueueRows(torch.autograd.Function):
         if query_wanted or queue_wanted or (temperature_wanted and not by_sweep):
             rows = (over_queue, weight)
             columns = (over_queue.new_full((len(queue),), float("inf")), over_queue.new_zeros(len(queue)))
-            total, queue_total = lse_grad(
-                q, queue, value, *rows, *columns, -1, 0, queue_wanted, normalize, backend, []
-            )
+            if ctx.ready:
+                total = total * weight.to(total.dtype).unsqueeze(1)
+            else:
+                total, queue_total = lse_grad(
+                    q, queue, value, *rows, *columns, -1, 0, queue_wanted, normalize, backend, []
+                )
             dq, along = finish_rows(total, k, weight, query, q_inverse, factor, 0, backend)
             if queue_wanted:
                 dn, _ = finish_rows(queue_total, queue, columns[1], negatives, inverse, factor, 0, backend)
@@ -75,7 +93,7 @@ class QueueRows(torch.autograd.Function):
             else:  # every similarity is linear in its query
                 dt = -along.sum(dtype=log_dtype(along)) / value
             dt = dt.to(temperature).reshape(temperature.shape)
-        return dq, dk, dn, dt, None, None
+        return dq, dk, dn, dt, None, None, None
 
 
 def _rows_by_temperature(

@@ -10,7 +10,16 @@ from torch import Tensor
 from hsssl_kernels.checks import compute_dtype, log_dtype
 from hsssl_kernels.distributed import gather, rank_and_world
 from hsssl_kernels.first_order import first_order
-from hsssl_kernels.lse import expected_similarity, is_swept, lse, lse_grad, lse_with_grad, wide_rows
+from hsssl_kernels.lse import (
+    expected_similarity,
+    is_swept,
+    lse,
+    lse_grad,
+    lse_with_grad,
+    pair_lse_with_grad,
+    wide_rows,
+)
+from hsssl_kernels.lse.held import fits_at_once
 from hsssl_kernels.rows import finish_rows, unit_rows
 
 __all__ = ["TowerOptions", "TowerRows"]
@@ -64,13 +73,14 @@ class TowerRows(torch.autograd.Function):
         wide = compute_dtype(query)
         positive = (q.to(wide) * k.to(wide)).sum(1) / value
         q_total = k_total = none = q.new_empty(0, dtype=log_dtype(q))
-        # the towers' gradient formed on the way, where one direction and even weights allow it
-        at_once = even and backend == "torch" and not (symmetric or gathering)
+        # the towers' gradient formed on the way, where even weights allow it, and both directions' fit
+        at_once = even and backend == "torch" and not gathering
+        at_once = at_once and (not symmetric or fits_at_once(len(q), len(k)))
         ctx.ready = at_once and any(ctx.needs_input_grad[:2])
         # a positive stays out of the sum: a share of nearly 1 would cost the others their digits
         if ctx.ready:
-            by_keys, q_total, k_total = lse_with_grad(q, k, value)
-            others = [by_keys]
+            form = pair_lse_with_grad if symmetric else lse_with_grad
+            *others, q_total, k_total = form(q, k, value)
         else:
             others = _over_others(q, k, all_q, all_k, value, options)
         behind = torch.stack(others) - positive  # (directions, n)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from hsssl_kernels.checks import compute_dtype, log_dtype, scale_of
 from hsssl_kernels.dispatch import register
 from hsssl_kernels.lse.blocked import lse_blocked, lse_grad_blocked, lse_with_grad_blocked
-from hsssl_kernels.lse.held import self_lse_with_grad_held
+from hsssl_kernels.lse.held import (
+    pair_lse_with_grad_held,
+    queue_lse_with_grad_blocked,
+    self_lse_with_grad_held,
+)
 
-__all__ = ["lse", "lse_grad", "lse_with_grad", "self_lse_with_grad"]
+__all__ = [
+    "lse",
+    "lse_grad",
+    "lse_with_grad",
+    "pair_lse_with_grad",
+    "queue_lse_with_grad",
+    "self_lse_with_grad",
+]
 
 
 def _lse(
@@ -116,6 +128,25 @@ def _self_lse_with_grad_fake(x: Tensor, temperature: Tensor) -> tuple[Tensor, Te
     return x.new_empty(x.shape[0], dtype=log_dtype(x)), x.new_empty(x.shape, dtype=compute_dtype(x))
 
 
+def _pair_lse_with_grad(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return pair_lse_with_grad_held(x, y, scale_of(temperature))
+
+
+def _pair_lse_with_grad_fake(
+    x: Tensor, y: Tensor, temperature: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    log, dx, dy = _lse_with_grad_fake(x, y, temperature)
+    return log, torch.empty_like(log), dx, dy
+
+
+def _queue_lse_with_grad(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    return queue_lse_with_grad_blocked(x, y, scale_of(temperature))
+
+
+def _queue_lse_with_grad_fake(x: Tensor, y: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    return _self_lse_with_grad_fake(x, temperature)
+
+
 # lse(x (n, D), y (m, D)) -> over rows (n,), over columns (m,) or (0,): natural logarithms in
 # float64 of the sums of exp(x y^T / temperature), without the entries of a row with itself, (i, i +
 # self_offset) if self_offset >= 0, and where half > 0 without those with its partner: see `leave_out`.
@@ -155,4 +186,21 @@ self_lse_with_grad = register(
     "self_lse_with_grad(Tensor x, Tensor temperature) -> (Tensor, Tensor)",
     _self_lse_with_grad,
     _self_lse_with_grad_fake,
+)
+
+# pair_lse_with_grad(x (n, D), y (n, D)) -> log-sum-exps over rows (n,) and columns (n,) without S_ii,
+# W y (n, D) and W^T x (n, D), where W is the mean of the softmax of the rows and that of the columns of S,
+# less (i = j); blocked torch, for batches small enough to hold all similarities.
+pair_lse_with_grad = register(
+    "pair_lse_with_grad(Tensor x, Tensor y, Tensor temperature) -> (Tensor, Tensor, Tensor, Tensor)",
+    _pair_lse_with_grad,
+    _pair_lse_with_grad_fake,
+)
+
+# queue_lse_with_grad(x (n, D), y (m, D)) -> log-sum-exp (n,) and P y (n, D), where P is the softmax of the
+# rows of S; blocked torch.
+queue_lse_with_grad = register(
+    "queue_lse_with_grad(Tensor x, Tensor y, Tensor temperature) -> (Tensor, Tensor)",
+    _queue_lse_with_grad,
+    _queue_lse_with_grad_fake,
 )

@@ -110,7 +110,7 @@ class _NTXent(torch.autograd.Function):
         everyone = gather(unit) if gathering else unit  # (N, D)
         offset = rank_and_world(gathering)[0] * len(z)
         # a batch small enough is swept once: its gradient is formed on the way
-        alone = backend == "torch" and not gathering and fits_at_once(len(z))
+        alone = backend == "torch" and not gathering and fits_at_once(len(z), len(z))
         ctx.ready = alone and tracked and ctx.needs_input_grad[0]
         wide = unit.to(compute_dtype(z))
         half = len(z) // 2
