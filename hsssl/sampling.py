@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsssl.cube import Cube, not_measured
+from hsssl.messages import say_once
 from hsssl.spec import Sensor
 from hsssl.views import Views, ViewSpec
 from hsssl_kernels.random import stream_key
@@ -80,10 +81,8 @@ def load_resident(
     ``centres`` (n, 2), counted from the first of the rows, are all valid pixels unless given.
     """
     values, valid = cube.values[rows], cube.valid[rows]
-    if values.dtype.kind == "f":  # a pixel is not lost for one bad value: that value becomes the band's mean
-        void = not_measured(values, cube.nodata)
-        if void.any():
-            values = np.where(void, np.array(sensor.mean, dtype=values.dtype), values)
+    if values.dtype.kind == "f" or cube.nodata is not None:
+        values = _fill(cube, values, valid, sensor)
     on: dict[str, Any] = {"dtype": torch.float32, "device": device}
     return ResidentScene(
         values=resident_cube(
@@ -96,6 +95,19 @@ def load_resident(
         scale=1 / torch.tensor(sensor.std, **on),
         wavelengths=torch.tensor(sensor.wavelengths, **on),
     )
+
+
+def _fill(cube: Cube, values: NDArray[Any], valid: NDArray[np.bool_], sensor: Sensor) -> NDArray[Any]:
+    """Return values with the band's mean of training where nothing was measured."""
+    void = not_measured(values, cube.nodata)
+    if not void.any():
+        return values
+    if (void & valid[..., None]).any():  # a band that this scene lacks, or a mask that the caller made
+        say_once("%s: valid pixels lack some bands; the bands' means of training stand in", cube.source)
+    mean = np.array(sensor.mean)
+    if values.dtype.kind != "f":
+        mean = mean.round()
+    return np.where(void, mean.astype(values.dtype), values)
 
 
 def resident_bytes(cube: Cube, device: torch.device | str = "cpu") -> int:

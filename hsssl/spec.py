@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ __all__ = ["EncoderSpec", "Sensor", "fit_cube", "spec_of"]
 
 # Files round wavelengths to 0.01 nm or so; bands of one sensor lie 1 nm apart or more.
 _SAME_NM = 0.1
+# Statistics of one scene differ by rounding, those of two by more than this share of the deviation.
+_SAME_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
     """Return the bands of ``cube`` that the encoder takes, in its order, with the normalisation to use.
 
     A cube of a sensor seen in training gets that sensor's bands and stored statistics: its own where it was
-    among the training cubes, else those of the first. Another sensor's cube is prepared by itself, with its
-    own statistics; that is said aloud.
+    among the training cubes, which is known by the numbers in it, else those of the first, which is said.
+    Another sensor's cube is prepared by itself, with its own statistics; that is said too.
 
     Raises
     ------
@@ -175,11 +177,10 @@ def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
         If the encoder cannot take this cube: trained on band numbers, or made for fixed bands,
         and the cube has others; or the cube has no wavelengths.
     """
-    # of several scenes of a sensor, the cube itself comes first: it was seen with its own statistics
-    for sensor in sorted(spec.sensors, key=lambda s: s.source != cube.source):
-        found = sensor.find_bands(cube)
-        if found is not None:
-            return cube.take_bands(found), sensor
+    fits = [(sensor, found) for sensor in spec.sensors if (found := sensor.find_bands(cube)) is not None]
+    if fits:
+        sensor, found = fits[0] if len(fits) == 1 else _own(fits, cube)
+        return cube.take_bands(found), sensor
     trained = " and ".join(
         f"{len(s.source_index)} of {s.source_bands} {'bands' if s.measured else 'numbered bands'}"
         for s in spec.sensors
@@ -204,3 +205,19 @@ def fit_cube(spec: EncoderSpec, cube: Cube) -> tuple[Cube, Sensor]:
         trained,
     )
     return other, Sensor.of(other)
+
+
+def _own(fits: Sequence[tuple[Sensor, NDArray[np.int64]]], cube: Cube) -> tuple[Sensor, NDArray[np.int64]]:
+    """Return the one of several scenes of a sensor that ``cube`` is, by its statistics; else the first."""
+    for sensor, found in fits:
+        mean, std = band_statistics(cube.take_bands(found))
+        apart = np.abs(mean - sensor.mean) + np.abs(std - sensor.std)
+        if (apart <= _SAME_SHARE * np.array(sensor.std)).all():
+            return sensor, found
+    say_once(
+        "%s: not among the %d training scenes of its sensor; the mean and std of %s are used",
+        cube.source,
+        len(fits),
+        fits[0][0].source,
+    )
+    return fits[0]

@@ -199,3 +199,47 @@ def test_wrong_labels_are_refused(labels, message):
 def test_unknown_classifier_is_refused_before_any_work():
     with pytest.raises(ValueError, match="did you mean svm"):
         classify(encoder_for(cube()), cube(), np.ones((9, 11), dtype=int), classifier="svn")
+
+
+def two_scenes() -> tuple[Cube, Cube, torch.nn.Module]:
+    """Return scenes of one sensor, the second brighter, and an encoder trained on both."""
+    first = cube()
+    second = replace(cube(seed=1), values=cube(seed=1).values + 3000)
+    encoder = encoder_for(first)
+    sensors = tuple(Sensor.of(prepare(scene)) for scene in (first, second))
+    encoder.spec = replace(encoder.spec, sensors=sensors)
+    return first, second, encoder
+
+
+@pytest.mark.parametrize("source", ["cube0", "./cube1", "cube1"])
+def test_a_training_scene_is_known_by_its_numbers_not_by_its_name(source: str) -> None:
+    _, second, encoder = two_scenes()
+    _, sensor = fit_cube(encoder.spec, replace(second, source=source))
+    assert sensor == encoder.spec.sensors[1]
+
+
+def test_another_scene_of_the_sensor_takes_the_first_statistics_and_says_so(caplog) -> None:
+    encoder = two_scenes()[2]
+    with caplog.at_level(logging.WARNING, "hsssl"):
+        _, sensor = fit_cube(encoder.spec, replace(cube(seed=2), source="third"))
+    assert sensor == encoder.spec.sensors[0]
+    assert "third: not among the 2 training scenes of its sensor; the mean and std of cube0 are used" in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_band_that_a_scene_lacks_is_its_mean_of_training(dtype, caplog) -> None:
+    scene = replace(cube(), values=cube().values.astype(dtype))
+    encoder = encoder_for(scene)
+    lacking, mean = scene.values.copy(), scene.values.copy()
+    lacking[:, :, 5] = -9999
+    mean[:, :, 5] = (
+        np.asarray(encoder.spec.sensors[0].mean[5]).round()
+        if dtype == np.int16
+        else (encoder.spec.sensors[0].mean[5])
+    )
+    with caplog.at_level(logging.WARNING, "hsssl"):
+        found = embed(encoder, Cube(lacking, wavelengths=scene.wavelengths, nodata=-9999, source=str(dtype)))
+    np.testing.assert_array_equal(found, embed(encoder, replace(scene, values=mean)))
+    assert "valid pixels lack some bands" in caplog.text
