@@ -102,6 +102,17 @@ def test_coordinates_score_high_at_random_and_the_audit_says_so() -> None:
     assert block.guard == 4
 
 
+def test_a_feature_of_an_even_patch_reaches_half_of_it() -> None:
+    """Patches of 4 pixels reach 1 pixel up and 2 down: a test pixel 2 away is within one of them."""
+    train, test = np.zeros((2, 1, 8), dtype=np.int64)
+    train[0, 0], test[0, 2], test[0, 3] = 1, 1, 1
+    assert audit(fixed_split(train, test), train + test, patch_size=4).test_in_train_patch == 0.5
+    labels = np.kron(np.random.default_rng(0).integers(1, 4, (10, 10)), np.ones((6, 6), dtype=np.int64))
+    features = np.random.default_rng(1).normal(size=(60, 60, 4))
+    score = evaluate(features, labels, split="block", patch_size=4, seeds=1)
+    assert "guard 2 px" in str(score)
+
+
 def test_audit_counts_by_hand() -> None:
     train = np.zeros((5, 9), dtype=int)
     test = train.copy()

@@ -68,5 +68,8 @@ def coordinates_accuracy(split: Split, labels: NDArray[np.integer[Any]]) -> floa
 
 
 def share_in_train_patch(split: Split, patch_size: int) -> float:
-    """Return the share, 0 ... 1, of test pixels within (patch_size - 1) // 2 of a training pixel."""
-    return float(np.mean(distance_to_train(split) <= (patch_size - 1) // 2))
+    """Return the share, 0 ... 1, of test pixels within patch_size // 2 of a training pixel.
+
+    That is how far a patch reaches; an even one does so to one side, which either of the two may have.
+    """
+    return float(np.mean(distance_to_train(split) <= patch_size // 2))

@@ -63,7 +63,7 @@ def evaluate(
         Side in pixels of the window a pixel's features come from.
     guard : int or None
         Block only: every test pixel is more than this many pixels from every training pixel. None is
-        the radius of the footprint, (patch_size - 1) // 2.
+        the radius of the footprint, patch_size // 2.
     seeds : int or sequence of int
         How many splits (0 ... n - 1), or which. A fixed split has one.
     cube : Cube or None
@@ -202,7 +202,7 @@ def _checked(protocol: Protocol, patch_size: int) -> Protocol:
             f"evaluate: per_class must be at least 1 training pixel a class, got {protocol.per_class}"
         )
     if protocol.split == "block":
-        guard = (patch_size - 1) // 2 if protocol.guard is None else protocol.guard
+        guard = patch_size // 2 if protocol.guard is None else protocol.guard
         return replace(protocol, guard=guard)
     return replace(protocol, guard=None)
 
