@@ -42,7 +42,7 @@ class Cube:
         The raw value that means "nothing measured here".
     valid : ndarray, shape (rows, cols), bool, or None
         False where a pixel was not measured. None is computed from the raw numbers: a pixel is
-        invalid if every band, or any band that is not void throughout, is nodata or not finite.
+        invalid if every band, or any good band that is not void throughout, is nodata or not finite.
     scale, offset : float or ndarray, shape (bands,), float64
         Physical value = raw value x scale + offset; arrays where bands differ.
     scale_source : str
@@ -118,7 +118,7 @@ class Cube:
                 f"{self.source}: wavelengths must be positive and finite (nm); give --wavelengths"
             )
         if self.valid is None:
-            fill(self, "valid", valid_pixels(self.values, self.nodata))
+            fill(self, "valid", valid_pixels(self.values, self.nodata, self.good_bands))
         if self.valid.shape != self.values.shape[:2]:
             raise ValueError(
                 f"{self.source}: valid must have shape {self.values.shape[:2]}, got {self.valid.shape}"
@@ -214,21 +214,28 @@ def void_bands(values: NDArray[Any], nodata: float | None) -> BoolArray:
     return np.array([not_measured(values[:, :, b], nodata).all() for b in range(values.shape[2])])
 
 
-def valid_pixels(values: NDArray[Any] | LazyValues, nodata: float | None) -> BoolArray:
-    """Mark pixels (rows, cols) measured in every band that is not void throughout; reads part by part."""
+def valid_pixels(
+    values: NDArray[Any] | LazyValues, nodata: float | None, good: BoolArray | None = None
+) -> BoolArray:
+    """Mark pixels (rows, cols) measured in every ``good`` band (bands,) that is not void throughout.
+
+    All bands count where none is good, or ``good`` is not given. Reads part by part.
+    """
     rows, cols, bands = values.shape
+    if good is None or not good.any():
+        good = np.ones(bands, dtype=bool)
     if values.dtype.kind != "f" and nodata is None:
         return np.ones((rows, cols), dtype=bool)
     void_here = np.zeros((rows, cols), dtype=np.int32)  # in how many bands a pixel is void
     void_there = np.zeros(bands, dtype=np.int64)  # in how many pixels a band is
     for part in cut_parts((rows, cols, bands), _TILE_VALUES, block_of(values)):
-        void = not_measured(values[part], nodata)
+        void = not_measured(values[part], nodata) & good
         if not void.any():  # most tiles, and counting takes much longer
             continue
         void_here[part] = np.count_nonzero(void, axis=2)
         void_there += np.count_nonzero(void, axis=(0, 1))
     void_throughout = np.count_nonzero(void_there == rows * cols)
-    if void_throughout == bands:
+    if void_throughout == np.count_nonzero(good):
         return np.zeros((rows, cols), dtype=bool)
     # A void band is void in every pixel, so a pixel with no more than those is measured in all others.
     return np.equal(void_here, void_throughout)

@@ -40,6 +40,14 @@ def test_a_pixel_is_invalid_where_any_band_that_is_not_void_is_nodata():
     assert void_bands(values, -9999).tolist() == [False, False, True]
 
 
+def test_a_pixel_is_not_lost_for_a_bad_band():
+    values = np.ones((2, 2, 3), dtype=np.float32)
+    values[0, 0, 2] = np.nan
+    assert not Cube(values).valid[0, 0]
+    assert Cube(values, good_bands=np.array([True, True, False])).valid.all()
+    assert not Cube(values, good_bands=np.zeros(3, dtype=bool)).valid[0, 0]
+
+
 def test_a_cube_of_nothing_but_nodata_has_no_valid_pixel():
     assert not valid_pixels(np.full((2, 2, 2), np.nan), None).any()
     assert not valid_pixels(np.zeros((2, 2, 2), dtype=np.uint8), 0.0).any()
