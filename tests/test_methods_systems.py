@@ -222,6 +222,18 @@ def test_ae_subspace_starts_as_autoencoder_with_expression():
     torch.testing.assert_close(method.prototypes.norm(dim=1), torch.ones(4))
 
 
+def test_ae_subspace_clusters_no_row_that_was_never_pushed():
+    method = build_method("ae_subspace", small(), **FEW["ae_subspace"])  # memory of 64 rows, 4 clusters
+    method.memory.rows.fill_(float("nan"))
+    method(batch(12))
+    method.after_step(0.5)
+    assert int(method.found) == 0  # too few rows as yet
+    method(batch(12))
+    method.after_step(0.5)
+    assert int(method.found) == 4
+    assert torch.isfinite(method.prototypes).all()
+
+
 def test_kmeans_and_concentration_on_known_groups():
     x = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 2.0], [10.0, 4.0], [5.0, 50.0]])
     centroids, labels = kmeans(x, 2)
@@ -267,7 +279,7 @@ def test_pcl_goes_through_its_stages():
     assert stages == [0] * 4 + [1] * 4 + [2] * 8
     assert untouched == [True] * 4 + [False] * 12
     assert int(method.e_steps_done) == 3
-    assert int(method.keys) == 8 * 32
+    assert int(method.memory.pushed) == 8 * 32
     torch.manual_seed(1)
     expected = 0.0
     with torch.no_grad():

@@ -106,14 +106,13 @@ class AESubspace(nn.Module):
         return loss
 
     def after_step(self, progress: float) -> None:
-        """Cluster the memory when it is due: ten times, from a fifth of the run on."""
+        """Cluster what the memory holds when it is due: ten times, from a fifth of the run on."""
         due = int((progress - 0.2) / 0.8 * 10 + 1) if progress >= 0.2 else 0
-        if int(self.found) < min(due, 10):
-            labels, sure = spectral_clusters(
-                self_expression(self.memory.rows, self.ridge), len(self.prototypes)
-            )
-            weight = F.one_hot(labels, len(self.prototypes)).float() * sure[:, None]  # (n, K)
-            self.prototypes.copy_(F.normalize(weight.T @ F.normalize(self.memory.rows, dim=1), dim=1))
+        rows, clusters = self.memory.filled, len(self.prototypes)
+        if int(self.found) < min(due, 10) and len(rows) >= 4 * clusters:
+            labels, sure = spectral_clusters(self_expression(rows, self.ridge), clusters)
+            weight = F.one_hot(labels, clusters).float() * sure[:, None]  # (n, K)
+            self.prototypes.copy_(F.normalize(weight.T @ F.normalize(rows, dim=1), dim=1))
             self.found.fill_(due)
 
 

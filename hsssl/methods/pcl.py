@@ -72,7 +72,6 @@ class PCL(nn.Module):
     reference = "Cao et al. 2021, arXiv 2203.07000"
     stage: Tensor
     e_steps_done: Tensor
-    keys: Tensor
 
     def __init__(
         self,
@@ -102,7 +101,6 @@ class PCL(nn.Module):
         self.temperature, self.momentum, self.e_steps = temperature, momentum, e_steps
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))  # 0 VAE, 1 AAE, 2 contrast
         self.register_buffer("e_steps_done", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("keys", torch.zeros((), dtype=torch.int64))  # pushed into the memory so far
 
     def forward(self, views: Views) -> Tensor:
         """Return the loss of a batch in the present stage, a scalar."""
@@ -122,7 +120,6 @@ class PCL(nn.Module):
         loss = info_nce(q.float(), k, temperature=self.temperature, negatives=self.queue.rows.clone())
         self.queue.push(k)
         self.memory.push(k)
-        self.keys.add_(len(k))
         if int(self.e_steps_done):
             terms = [group.loss(q, k) for group in self.prototypes]  # type: ignore[operator]
             loss = loss + torch.stack(terms).mean()
@@ -142,7 +139,7 @@ class PCL(nn.Module):
         if int(self.stage) == 2:
             self.teacher_projector.update(self.projector, self.momentum)
             due = int(((progress - _AAE_UNTIL) / (1 - _AAE_UNTIL) - 0.15) / 0.85 * self.e_steps + 1)
-            full = int(self.keys) >= len(self.memory.rows)
+            full = len(self.memory.filled) == len(self.memory.rows)
             if full and int(self.e_steps_done) < min(due, self.e_steps):
                 for group in self.prototypes:
                     group.fit(self.memory.rows, self.temperature)  # type: ignore[operator]

@@ -27,11 +27,18 @@ class Queue(nn.Module):
 
     rows: Tensor
     position: Tensor
+    pushed: Tensor
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("rows", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))  # how many, ever
+
+    @property
+    def filled(self) -> Tensor:
+        """The rows that were pushed, in place of random ones: up to ``size`` of them (n, D)."""
+        return self.rows[: int(self.pushed)]
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
@@ -41,3 +48,4 @@ class Queue(nn.Module):
         places = torch.arange(len(new), device=new.device).add_(self.position).remainder_(size)
         self.rows[places] = new
         self.position.add_(len(new)).remainder_(size)
+        self.pushed.add_(len(new))
