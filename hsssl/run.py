@@ -21,10 +21,13 @@ from hsssl.atomic import atomic_path, write_text_atomic
 from hsssl.cube import Cube
 from hsssl.encoders import PlainEncoder, build_encoder
 from hsssl.messages import log
-from hsssl.prepare import read_parts
+from hsssl.prepare import band_axis, read_parts
 from hsssl.spec import EncoderSpec
 
 __all__ = ["Run", "load_encoder", "save_encoder"]
+
+# What a resumed run must find as it was, by its name in the record of an input.
+_IDENTITY = {"values_sha256": "cubes", "bands_sha256": "bands or wavelengths", "mask_sha256": "valid pixels"}
 
 
 @dataclass(frozen=True)
@@ -160,15 +163,17 @@ class Run:
                     f"{self.path}: the run was made with {name}={before!r}, now it is {value!r}; resume with "
                     "the same settings, or pass --overwrite"
                 )
-        hashes = [entry["values_sha256"] for entry in record.get("inputs", [])]
-        if hashes != [entry["values_sha256"] for entry in inputs]:
-            raise ValueError(
-                f"{self.path}: the run was made on other cubes (SHA-256 differs); pass --overwrite"
-            )
+        recorded = record.get("inputs", [])
+        for name, what in _IDENTITY.items():
+            if [entry.get(name) for entry in recorded] != [entry[name] for entry in inputs]:
+                raise ValueError(
+                    f"{self.path}: the run was made on other {what} (SHA-256 differs); resume with the same "
+                    "cubes and options, or pass --overwrite"
+                )
 
 
 def describe_inputs(cubes: Sequence[Cube]) -> list[dict[str, Any]]:
-    """Return source, shape and SHA-256 (of values, row by row, and of the file) of every cube, by tiles."""
+    """Return source, shape and SHA-256 of every cube: of values, row by row, of bands, mask and file."""
     inputs = []
     for cube in cubes:
         entry: dict[str, Any] = {"source": cube.source, "shape": list(cube.values.shape)}
@@ -177,6 +182,10 @@ def describe_inputs(cubes: Sequence[Cube]) -> list[dict[str, Any]]:
         for _, part in read_parts(cube, in_order=True):
             values.update(np.ascontiguousarray(part).data)
         entry["values_sha256"] = values.hexdigest()
+        bands = [(int(n), float(nm)) for n, nm in zip(cube.source_index, band_axis(cube), strict=True)]
+        entry["bands_sha256"] = hashlib.sha256(json.dumps(bands).encode()).hexdigest()
+        mask = repr(cube.nodata).encode() + np.packbits(cube.valid).tobytes()
+        entry["mask_sha256"] = hashlib.sha256(mask).hexdigest()
         if Path(cube.source).is_file():
             with open(cube.source, "rb") as file:
                 entry["file_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()

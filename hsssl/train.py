@@ -247,8 +247,10 @@ def _loop(
             )
             loss = wrapped(batch)
             logs = step % settings["log_every"] == 0 or step == steps - 1
-            if logs:
+            saves = (step + 1) % checkpoint_every == 0 or step + 1 == steps
+            if logs or saves:  # a state that is no number must not take the place of the last good one
                 value = _finite(loss.item(), step)
+            if logs:
                 health = feature_health(_features(model, batch))
             accelerator.backward(loss)
             optimizer.step()
@@ -272,7 +274,7 @@ def _loop(
                 bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['patches_per_second']:,.0f} patches/s")
                 if tracker:
                     accelerator.log(row, step=step)
-            if main and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            if main and saves:
                 _save(run, model, optimizer, accelerator, step + 1)
     if tracker:
         accelerator.end_training()
@@ -285,7 +287,7 @@ def _features(model: nn.Module, batch: Any) -> torch.Tensor:
     encoder.eval()
     with torch.no_grad():
         features: torch.Tensor = encoder(batch.a, batch.wavelengths)
-    encoder.train()
+    encoder.train()  # as `_build` has left it
     return features
 
 
@@ -318,6 +320,7 @@ def _build(
         if len(counts) > 1:
             raise ValueError(f"encoder: your module takes one band count, the cubes have {sorted(counts)}")
         net = PlainEncoder(encoder, counts.pop(), patch_size)
+    net.train()  # a module may come in evaluation mode, and methods copy what they are given
     spec = EncoderSpec(
         encoder=settings["encoder"],
         options=options,

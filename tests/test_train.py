@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 from hsssl.cube import Cube
 from hsssl.embed import embed
+from hsssl.methods.simclr import SimCLR
 from hsssl.run import Run, load_encoder
 from hsssl.sampling import draw_views, load_resident
 from hsssl.spec import Sensor
@@ -160,6 +162,8 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
         ({"seed": 1}, "made with seed=0, now it is 1"),
         ({"steps": 9}, "made with steps=5, now it is 9"),
         ({"cubes": [synthetic(seed=5)]}, "other cubes"),
+        ({"cubes": [replace(synthetic(), wavelengths=np.linspace(420, 990, 12))]}, "other bands or wavel"),
+        ({"cubes": [replace(synthetic(), valid=np.arange(480).reshape(20, 24) > 0)]}, "other valid pixels"),
     ],
 )
 def test_resume_with_other_settings_is_refused(tmp_path, change, message):
@@ -255,6 +259,18 @@ def test_diverging_loss_is_an_error_not_a_result(tmp_path):
         pretrain([synthetic()], out=tmp_path / "run", steps=40, lr=1e30, **SMALL)
 
 
+def test_a_state_that_is_no_number_does_not_replace_the_last_good_one(tmp_path, monkeypatch):
+    """The loss is nan from step 7 on; steps 0 and 10 are logged, and every second one is saved."""
+    truth, steps = SimCLR.forward, iter(range(100))
+    factor = lambda: float("nan") if next(steps) >= 7 else 1.0  # noqa: E731
+    monkeypatch.setattr(SimCLR, "forward", lambda self, views: truth(self, views) * factor())
+    with pytest.raises(FloatingPointError, match="step 7"):
+        pretrain([synthetic()], "simclr", out=tmp_path / "run", steps=20, checkpoint_every=2, **SMALL)
+    state = torch.load(tmp_path / "run" / "checkpoint" / "state.pt", weights_only=True)
+    assert state["step"] == 6
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
 def test_bf16_trains(tmp_path):
     run = pretrain([synthetic()], "simclr", out=tmp_path / "run", steps=3, precision="bf16", **SMALL)
     assert np.isfinite(run.metrics[-1]["loss"])
@@ -281,6 +297,32 @@ def test_own_module_serves_as_encoder(tmp_path):
     assert features.shape == (20, 24, 8)
     with pytest.raises(ValueError, match="one fixed set of bands"):
         embed(load_encoder(run.path, module()), synthetic(7))
+
+
+def test_a_module_in_evaluation_mode_trains_and_resumes_as_any(tmp_path):
+    def module():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8)).eval()
+
+    class Killed(Exception):
+        pass
+
+    own = {k: v for k, v in SMALL.items() if k != "encoder_options"}
+    arguments = {"cubes": [synthetic()], "method": "vicreg", "steps": 8, "checkpoint_every": 3, **own}
+    whole = pretrain(**arguments, encoder=module(), out=tmp_path / "whole")
+    broken = module()
+    calls = iter(range(100))
+
+    def stop(*_):
+        if next(calls) == 12:  # two views a step, and one more where it is logged
+            raise Killed
+
+    handle = broken.register_forward_hook(stop)
+    with pytest.raises(Killed):
+        pretrain(**arguments, encoder=broken, out=tmp_path / "broken")
+    handle.remove()
+    resumed = pretrain(**arguments, encoder=module(), out=tmp_path / "broken", resume=True)
+    assert resumed.weights_file.read_bytes() == whole.weights_file.read_bytes()
 
 
 def test_unfinished_or_absent_runs_are_refused(tmp_path):
