@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import errno
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 from hsssl.atomic import atomic_path
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
+
+_KEYS = ("step", "model", "optimizer")
+_HOW_TO_GO_ON = "delete it and resume to start at step 0, or pass --overwrite"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -25,16 +29,28 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
-        If the file is truncated, damaged or holds more than tensors and plain values.
+        If it is truncated or damaged, by the checksums in it, holds more than tensors and plain values, or
+        lacks the step, the model or the optimizer.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path}: the checkpoint is damaged or truncated; delete it and resume to start at step 0, "
-            "or pass --overwrite"
-        ) from error
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: not a checkpoint of a run; delete it and resume to start at step 0")
-    return state
+    with path.open("rb") as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                wrong = archive.testzip()  # torch itself does not look at the checksums
+            if wrong is not None:
+                raise ValueError(f"the checksum of {wrong} is another")
+            stream.seek(0)
+            state = torch.load(stream, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        # Damage makes zipfile, pickle and torch raise nearly anything; EINVAL is their seek to nowhere.
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
+            raise ValueError(f"{path}: the checkpoint is damaged or truncated; {_HOW_TO_GO_ON}") from error
+    lacking = [key for key in _KEYS if key not in state] if isinstance(state, dict) else list(_KEYS)
+    if lacking:
+        raise ValueError(f"{path}: not a run's checkpoint, has no {', '.join(lacking)}; {_HOW_TO_GO_ON}")
+    return dict(state)

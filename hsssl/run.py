@@ -77,7 +77,9 @@ class Run:
 
         try:
             record = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.config_file}: is missing; pass --overwrite to train anew") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.config_file}: not readable as YAML; pass --overwrite") from error
         if not isinstance(record, dict):
             raise ValueError(f"{self.config_file}: not the record of a run; pass --overwrite")

@@ -175,6 +175,13 @@ def test_resume_with_other_settings_is_refused(tmp_path, change, message):
     assert contents(tmp_path) == before
 
 
+def test_a_run_without_its_record_is_not_resumed(tmp_path):
+    run = pretrain([synthetic()], out=tmp_path / "run", steps=2, **SMALL)
+    run.config_file.unlink()
+    with pytest.raises(ValueError, match=r"config\.yaml: is missing; pass --overwrite"):
+        pretrain([synthetic()], out=run.path, steps=2, resume=True, **SMALL)
+
+
 def test_truncated_checkpoint_is_refused(tmp_path):
     run = pretrain([synthetic()], out=tmp_path / "run", steps=5, **SMALL)
     data = run.checkpoint_file.read_bytes()
