@@ -16,6 +16,7 @@ from hsssl.atomic import atomic_path, refuse_existing
 from hsssl.cube import Cube
 from hsssl.messages import say_once
 from hsssl.readers.envi_header import AXES, CUBE_AXES, DTYPES, NEVER_DATA, ByteOrder, braced, runs
+from hsssl.sidecars import remove_sidecars
 from hsssl.stream import Tile
 
 __all__ = ["EnviWriter", "Interleave", "class_fields", "envi_paths", "open_envi"]
@@ -148,7 +149,9 @@ def open_envi(
     https://www.nv5geospatialsoftware.com/docs/ENVIHeaderFiles.html (2026-01)
     """
     header, data = envi_paths(path)
-    for file in (header, data):
+    # What other programs name the header; readers, ours too, look for it first.
+    other = data.with_name(f"{data.name}.hdr")
+    for file in (header, data, other):
         refuse_existing(file, overwrite=overwrite)
     text = _header_text(like, count, dtype, nodata, descriptions, interleave, byte_order, fields, str(data))
     stored = np.dtype(dtype).newbyteorder("<" if byte_order == "little" else ">")
@@ -159,7 +162,9 @@ def open_envi(
                 stream.truncate(like.rows * like.cols * count * stored.itemsize)
                 yield EnviWriter(stream, like.rows, like.cols, count, stored, interleave)
             # Killed between the two renames, the image is without a header and never with the old one.
-            header.unlink(missing_ok=True)
+            for old in (header, other):
+                old.unlink(missing_ok=True)
+            remove_sidecars(data)
 
 
 def class_fields(names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> dict[str, str]:

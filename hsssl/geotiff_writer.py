@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from hsssl.atomic import atomic_path, refuse_existing
 from hsssl.cube import Cube
+from hsssl.sidecars import remove_sidecars
 from hsssl.stream import BLOCK, Tile
 
 __all__ = ["is_geotiff", "make_cog", "open_raster", "write_tile"]
 
-# What GDAL and its users keep beside a raster; left from an overwritten one, it would describe the new one.
-_SIDECARS = (".aux.xml", ".ovr", ".msk")
+_DTYPES = (
+    "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64",
+    "complex64",
+)  # fmt: skip
 # Blocks that wait to be compressed, in bytes. GDAL's own limit is a share of the machine's memory.
 _CACHE = 2**26
 # Bands are handed over in groups of about so many bytes: GDAL wants them planar, which is a copy.
@@ -57,7 +60,7 @@ def open_raster(
     count : int
         Number of bands.
     dtype : str
-        NumPy name of the dtype.
+        NumPy name of the dtype: int and uint of 8 to 64 bits, float32, float64, complex64.
     nodata : float or None
         Value of pixels that hold nothing.
     descriptions : sequence of str or None
@@ -78,12 +81,16 @@ def open_raster(
     FileNotFoundError
         If its folder does not exist.
     ValueError
-        If there are not ``count`` descriptions.
+        If there are not ``count`` descriptions, or GeoTIFF has no such dtype.
     """
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
     refuse_existing(path, overwrite=overwrite)
+    if np.dtype(dtype).name not in _DTYPES:
+        raise ValueError(
+            f"{os.fspath(path)}: GeoTIFF has no {dtype}; convert the values to one of {', '.join(_DTYPES)}"
+        )
     if descriptions is not None and len(descriptions) != count:
         raise ValueError(f"{os.fspath(path)}: {len(descriptions)} descriptions for {count} bands")
     profile: dict[str, Any] = {
@@ -107,8 +114,7 @@ def open_raster(
             if descriptions is not None:
                 raster.descriptions = tuple(descriptions)
             yield raster
-    for suffix in _SIDECARS:
-        Path(f"{os.fspath(path)}{suffix}").unlink(missing_ok=True)
+    remove_sidecars(path)
 
 
 def write_tile(raster: Any, tile: Tile, block: NDArray[Any]) -> None:

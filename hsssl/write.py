@@ -69,7 +69,7 @@ def write_cube(path: str | os.PathLike[str], cube: Cube, *, overwrite: bool = Fa
     ):
         for band in range(cube.bands):
             _tag_band(raster, cube, band)
-        if cube.scale_source:
+        if _is_scaled(cube):
             raster.scales = tuple(np.broadcast_to(cube.scale, cube.bands).tolist())
             raster.offsets = tuple(np.broadcast_to(cube.offset, cube.bands).tolist())
 
@@ -189,7 +189,7 @@ def _nodata_that_fits(cube: Cube, source: str) -> float | None:
 
 def _mask_beside_nodata(cube: Cube, nodata: float | None, source: str) -> NDArray[np.bool_] | None:
     """Return the cube's mask where nodata alone would not give it; None where it does."""
-    measured = valid_pixels(cube.values, nodata)
+    measured = valid_pixels(cube.values, nodata, cube.good_bands)
     if np.array_equal(measured, cube.valid):
         return None
     if (cube.valid & ~measured).any():
@@ -205,10 +205,12 @@ def _tag_band(raster: object, cube: Cube, band: int) -> None:
     imagery: dict[str, str] = {}
     if cube.wavelengths is not None:
         imagery["CENTRAL_WAVELENGTH_UM"] = _micrometres(cube.wavelengths[band])
-        tags |= {"wavelength": repr(float(cube.wavelengths[band])), "wavelength_units": "Nanometers"}
-        if cube.fwhm is not None:
-            imagery["FWHM_UM"] = _micrometres(cube.fwhm[band])
-            tags["fwhm"] = repr(float(cube.fwhm[band]))
+        tags["wavelength"] = repr(float(cube.wavelengths[band]))
+    if cube.fwhm is not None:
+        imagery["FWHM_UM"] = _micrometres(cube.fwhm[band])
+        tags["fwhm"] = repr(float(cube.fwhm[band]))
+    if tags:
+        tags["wavelength_units"] = "Nanometers"
     if not cube.good_bands.all():
         tags["bbl"] = str(int(cube.good_bands[band]))
     raster.update_tags(band + 1, **tags)  # type: ignore[attr-defined]  # rasterio is untyped
@@ -220,16 +222,19 @@ def _micrometres(nanometres: float) -> str:
     return repr(round(float(nanometres) / 1000, 12))
 
 
+def _is_scaled(cube: Cube) -> bool:
+    return bool(np.any(np.not_equal(cube.scale, 1)) or np.any(np.not_equal(cube.offset, 0)))
+
+
 def _spectral_fields(cube: Cube) -> dict[str, str]:
     fields = {}
-    if cube.wavelengths is not None:
-        fields["wavelength units"] = "Nanometers"
-        fields["wavelength"] = braced([repr(float(nm)) for nm in cube.wavelengths])
-        if cube.fwhm is not None:
-            fields["fwhm"] = braced([repr(float(nm)) for nm in cube.fwhm])
+    for name, stated in (("wavelength", cube.wavelengths), ("fwhm", cube.fwhm)):
+        if stated is not None:
+            fields["wavelength units"] = "Nanometers"
+            fields[name] = braced([repr(float(nm)) for nm in stated])
     if not cube.good_bands.all():
         fields["bbl"] = braced([int(good) for good in cube.good_bands])
-    if cube.scale_source:
+    if _is_scaled(cube):
         scale, offset = (np.broadcast_to(part, cube.bands).tolist() for part in (cube.scale, cube.offset))
         fields["data gain values"] = braced([repr(part) for part in scale])
         fields["data offset values"] = braced([repr(part) for part in offset])

@@ -9,6 +9,7 @@ from hsssl import stream
 from hsssl.cube import Cube, valid_pixels
 from hsssl.envi_writer import open_envi
 from hsssl.lazy import LazyValues
+from hsssl.maps import write_raster
 from hsssl.readers import read
 from hsssl.write import write_cube, write_envi
 from make_fixtures import small_values
@@ -44,24 +45,25 @@ def full_cubes(draw, dtypes):
     if draw(st.booleans()):
         values[rng.random(shape) < 0.1] = np.nan if dtype.kind == "f" and draw(st.booleans()) else 7
     nodata = draw(st.sampled_from([None, 7.0, 0.0] + ([np.nan, -1e30] if dtype.kind == "f" else [])))
-    valid = valid_pixels(values, nodata)
+    good = rng.random(shape[2]) < draw(st.sampled_from([0.5, 1.1]))
+    valid = valid_pixels(values, nodata, good)
     if draw(st.booleans()):
         valid &= rng.random(shape[:2]) < 0.8
     bands = shape[2]
     centres = draw(wavelengths(bands))
-    widths = None if centres is None or draw(st.booleans()) else rng.integers(1, 9999, bands) / 100
+    widths = None if draw(st.booleans()) else rng.integers(1, 9999, bands) / 100
     place = draw(st.booleans())
     scaled = draw(st.sampled_from(["", "one", "each"]))
     return Cube(
         values=values,
         wavelengths=centres if centres is None else centres + rng.integers(0, 10**6, bands) / 1e6,
         fwhm=widths,
-        good_bands=rng.random(bands) < draw(st.sampled_from([0.5, 1.1])),
+        good_bands=good,
         nodata=nodata,
         valid=valid,
         scale=1.0 if not scaled else 1e-4 if scaled == "one" else rng.integers(1, 99, bands) / 7,
         offset=0.0 if scaled != "each" else rng.integers(0, 99, bands) / 7,
-        scale_source=scaled,
+        scale_source=scaled and draw(st.sampled_from(["", scaled])),
         crs=wkt(draw(st.sampled_from(CODES))) if place else None,
         transform=draw(transforms()) if place else None,
         band_names=tuple(f"band {n} µ" for n in range(bands)) if draw(st.booleans()) else (),
@@ -111,7 +113,7 @@ def test_geotiff_is_the_identity(tmp_path_factory, cube):
     byte_order=st.sampled_from(["little", "big"]),
 )
 def test_envi_is_the_identity(tmp_path_factory, cube, interleave, byte_order):
-    assume(np.array_equal(cube.valid, valid_pixels(cube.values, cube.nodata)))
+    assume(np.array_equal(cube.valid, valid_pixels(cube.values, cube.nodata, cube.good_bands)))
     path = tmp_path_factory.mktemp("envi") / "cube.hdr"
     write_envi(path, cube, interleave=interleave, byte_order=byte_order)
     assert_same(read(path), cube)
@@ -156,6 +158,17 @@ def test_geotiff_wavelengths_are_where_gdal_has_them(tmp_path):
         assert raster.tags(1, ns="IMAGERY") == {"CENTRAL_WAVELENGTH_UM": "0.41824", "FWHM_UM": "0.0065"}
 
 
+@pytest.mark.parametrize("name", ["cube.tif", "cube.hdr"])
+def test_scale_and_widths_are_kept_by_themselves(tmp_path, name):
+    cube = Cube(small_values(), fwhm=np.array([5.5, 6, 7, 8]), scale=1e-4, offset=-0.1)
+    write_cube(tmp_path / name, cube)
+    found = read(tmp_path / name)
+    assert (found.scale, found.offset, found.wavelengths) == (1e-4, -0.1, None)
+    assert found.fwhm.tolist() == [5.5, 6, 7, 8]
+    # wavelengths that a caller gives take the place of all that the file says of its bands
+    assert read(tmp_path / name, wavelengths="400:700").fwhm is None
+
+
 def test_a_large_cube_is_written_by_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "TILE_BYTES", 1)
     monkeypatch.setattr(stream, "BLOCK", 16)
@@ -176,6 +189,25 @@ def test_a_large_cube_is_written_by_parts(tmp_path, monkeypatch):
     # 41 rows are 16, 16 and 9; 37 columns 16, 16 and 5; the mask is taken from the values before.
     tiles = [(rows, cols) for rows in (16, 16, 9) for cols in (16, 16, 5)]
     assert [window for window in read_windows if window != (41, 37)] == tiles * 2
+
+
+@pytest.mark.parametrize("name", ["map.hdr", "map.img", "map"])
+def test_what_lies_beside_an_image_goes_with_it(tmp_path, name):
+    write_cube(tmp_path / name, Cube(small_values("f4"), nodata=-1.0))
+    data = next(file for file in tmp_path.iterdir() if file.suffix != ".hdr")
+    # GDAL believes this file before the header
+    beside = data.with_name(f"{data.name}.aux.xml")
+    beside.write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>3</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    # and the reader this one, which another program may have left
+    other = data.with_name(f"{data.name}.hdr")
+    other.write_text(data.with_suffix(".hdr").read_text().replace("= -1.0", "= 3.0"))
+    with pytest.raises(FileExistsError, match="overwrite"):
+        write_cube(tmp_path / name, Cube(small_values("f4")))
+    write_cube(tmp_path / name, Cube(small_values("f4"), nodata=-1.0), overwrite=True)
+    assert {file.name for file in tmp_path.iterdir()} == {data.name, data.with_suffix(".hdr").name}
+    assert read(data).nodata == -1
 
 
 def test_nothing_is_overwritten_and_nothing_left_half_written(tmp_path):
@@ -217,6 +249,19 @@ def test_what_envi_cannot_hold_is_refused(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         write_envi(tmp_path / "cube.hdr", Cube(**({"values": values} | arguments)))
     assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "longdouble", "bool", "complex128"])
+@pytest.mark.parametrize("name", ["map.tif", "map.hdr"])
+def test_numbers_that_a_format_lacks_are_refused(tmp_path, name, dtype):
+    array = np.ones((6, 5, 2), dtype)
+    message = f"map.*: (GeoTIFF|ENVI) has no {array.dtype.name}; convert the values to one of uint8"
+    with pytest.raises(ValueError, match=message):
+        write_raster(tmp_path / name, array, Cube(small_values()), nodata=None)
+    if array.dtype.kind == "f":
+        with pytest.raises(ValueError, match=message):
+            write_cube(tmp_path / name, Cube(array))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,7 +25,7 @@ from hsssl.readers.envi_header import (
     parse_header,
 )
 from hsssl.readers.raster import open_gdal
-from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
+from hsssl.readers.wavelengths import band_wavelengths, lone_widths_nm, to_nanometres, widths_nm
 
 if TYPE_CHECKING:
     from hsssl.readers import Wavelengths
@@ -128,11 +128,12 @@ def header_wavelengths(
     centres = band_wavelengths(given, bands, source=source)
     if centres is not None:
         return centres, None
+    widths = number_list(header, "fwhm", source)
     # "Index" is ENVI's word for wavelengths that are band numbers.
     if not stated or unit.strip().lower() == "index":
-        return None, None
+        return None, lone_widths_nm(widths, bands, unit=unit, source=source)
     centres = to_nanometres(stated, unit=unit, bands=bands, source=source)
-    return centres, widths_nm(number_list(header, "fwhm", source), stated, unit=unit, source=source)
+    return centres, widths_nm(widths, stated, unit=unit, source=source)
 
 
 def _good_bands(header: Header, bands: int, source: str) -> NDArray[np.bool_] | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hsssl.cube import Cube, valid_pixels
 from hsssl.lazy import load_or_defer, refuse_empty_claim
 from hsssl.messages import log
-from hsssl.readers.wavelengths import band_wavelengths, to_nanometres, widths_nm
+from hsssl.readers.wavelengths import band_wavelengths, lone_widths_nm, to_nanometres, widths_nm
 
 if TYPE_CHECKING:
     from hsssl.readers import Wavelengths
@@ -120,15 +120,15 @@ def _read_open(raster: Any, file: Path, given: Wavelengths, lazy: bool | None) -
         block=raster.block_shapes[0],
         source=source,
     )
-    nodata = _nodata(raster, source)
+    nodata, good = _nodata(raster, source), _good_bands(tags)
     scale, offset, scale_source = _scale(raster, source)
     return Cube(
         values=values,
         wavelengths=centres,
         fwhm=widths,
-        good_bands=_good_bands(tags),  # type: ignore[arg-type]  # None becomes all True
+        good_bands=good,  # type: ignore[arg-type]  # None becomes all True
         nodata=nodata,
-        valid=_valid(raster, values, nodata),
+        valid=_valid(raster, values, nodata, good),
         scale=scale,
         offset=offset,
         scale_source=scale_source,
@@ -179,9 +179,10 @@ def _wavelengths(
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, str]:
     """Return centres and widths in nm, and the unit that the file has them in."""
     described = [_from_description(name) for name in names]
+    unit_of_tags = tags[0].get("wavelength_units", tags[0].get("wavelength_unit", ""))
     for band_tags, centre, width, unit in (
         (imagery, "CENTRAL_WAVELENGTH_UM", "FWHM_UM", "um"),
-        (tags, "wavelength", "fwhm", tags[0].get("wavelength_units", tags[0].get("wavelength_unit", ""))),
+        (tags, "wavelength", "fwhm", unit_of_tags),
         (described, "wavelength", "fwhm", described[0].get("unit", "")),
     ):
         stated = _floats(band_tags, centre)
@@ -193,6 +194,10 @@ def _wavelengths(
         centres = to_nanometres(stated, unit=unit, source=source)
         widths = widths_nm(_floats(band_tags, width), stated, unit=unit, source=source)
         return centres, widths, unit or "not stated"
+    for band_tags, width, unit in ((imagery, "FWHM_UM", "um"), (tags, "fwhm", unit_of_tags)):
+        widths = lone_widths_nm(_floats(band_tags, width), len(names), unit=unit, source=source)
+        if widths is not None:
+            return None, widths, unit
     return None, None, ""
 
 
@@ -248,11 +253,13 @@ def _scale(raster: Any, source: str) -> tuple[Scale, Scale, str]:
     return scale, offset, "GDAL band scale and offset"
 
 
-def _valid(raster: Any, values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+def _valid(
+    raster: Any, values: NDArray[Any], nodata: float | None, good: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
     """Join nodata with a mask that the file carries beside its bands."""
     from rasterio.enums import MaskFlags
 
-    valid = valid_pixels(values, nodata)
+    valid = valid_pixels(values, nodata, good)
     if all(MaskFlags.per_dataset in flags for flags in raster.mask_flag_enums):
         valid &= raster.dataset_mask() != 0
     return valid

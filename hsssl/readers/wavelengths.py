@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from hsssl.messages import log
 from hsssl.sensors import SENSORS, sensor_bands
 
-__all__ = ["band_wavelengths", "numbers", "parse_wavelengths", "to_nanometres", "unit_of_name", "widths_nm"]
+__all__ = [
+    "band_wavelengths",
+    "lone_widths_nm",
+    "numbers",
+    "parse_wavelengths",
+    "to_nanometres",
+    "unit_of_name",
+    "widths_nm",
+]
 
 _NM_PER_UNIT = {"nm": 1.0, "nano": 1.0, "um": 1e3, "micro": 1e3, "angstrom": 0.1}
 _NO_UNIT = {"", "unknown", "none", "n/a"}
@@ -95,6 +103,15 @@ def widths_nm(
         log.warning("%s: ignored its fwhm: not %d positive numbers", source, len(wavelengths))
         return None
     return _scaled(array, _nm_per_unit(np.asarray(wavelengths, dtype=np.float64), unit, source))
+
+
+def lone_widths_nm(
+    widths: Sequence[float], bands: int, *, unit: str, source: str
+) -> NDArray[np.float64] | None:
+    """Convert full widths of a file without wavelengths to nm; None where it states no unit of length."""
+    if len(widths) == 0 or _stated_factor(unit) is None:
+        return None
+    return widths_nm(widths, np.full(bands, np.nan).tolist(), unit=unit, source=source)
 
 
 def parse_wavelengths(text_or_path: str | os.PathLike[str], bands: int) -> NDArray[np.float64]:
@@ -186,10 +203,17 @@ def _scaled(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
 
 
 def _nm_per_unit(values: NDArray[np.float64], unit: str, source: str) -> float:
-    name = unit.strip().lower().replace("µ", "u").replace("μ", "u")
-    if name in _NO_UNIT:
+    if unit.strip().lower() in _NO_UNIT:
         return 1e3 if values.size and np.nanmax(values) < 100 else 1.0
+    factor = _stated_factor(unit)
+    if factor is None:
+        raise ValueError(f"{source}: unknown wavelength unit {unit!r}, want nm or um; {_ADVICE}")
+    return factor
+
+
+def _stated_factor(unit: str) -> float | None:
+    name = unit.strip().lower().replace("µ", "u").replace("μ", "u")
     for known, factor in _NM_PER_UNIT.items():
         if name == known or (len(known) > 2 and name.startswith(known)):
             return factor
-    raise ValueError(f"{source}: unknown wavelength unit {unit!r}, want nm or um; {_ADVICE}")
+    return None
