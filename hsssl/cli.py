@@ -17,6 +17,7 @@ import tyro
 
 import hsssl
 from hsssl.commands import COMMANDS
+from hsssl.option_values import option_text
 
 __all__ = ["main"]
 
@@ -24,21 +25,23 @@ __all__ = ["main"]
 def _with_config(arguments: Sequence[str]) -> list[str]:
     """Replace ``--config run.yaml`` by the options it stands for; options given beside it win."""
     given = list(arguments)
-    if "--config" not in given:
+    at = next((i for i, word in enumerate(given) if word.partition("=")[0] == "--config"), None)
+    if at is None:
         return given
     import yaml
 
-    at = given.index("--config")
-    if at + 1 == len(given):
+    _, joined, path = given[at].partition("=")
+    after = at + 1 if joined else at + 2
+    path = path if joined else "".join(given[at + 1 : after])
+    if not path:
         raise ValueError("--config: give the path of a YAML file")
-    path = given[at + 1]
     try:
         record = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path}: must hold settings by name, got {type(record).__name__}")
-    rest = given[:at] + given[at + 2 :]
+    rest = given[:at] + given[after:]
     first = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
     return rest[:first] + _as_options(record.get("settings", record)) + rest[first:]
 
@@ -51,7 +54,8 @@ def _as_options(settings: dict[str, Any], prefix: str = "--") -> list[str]:
         if isinstance(value, dict) and name == "views":
             options += _as_options(value, "--views.")
         elif isinstance(value, dict):
-            options += [flag, *(str(x) for pair in value.items() for x in pair)] if value else []
+            pairs = [word for key, held in value.items() for word in (str(key), option_text(held))]
+            options += [flag, *pairs] if value else []
         elif isinstance(value, bool):
             options.append(flag if value else re.sub(r"([^.-][^.]*)$", r"no-\1", flag))
         elif isinstance(value, list):

@@ -9,6 +9,7 @@ import tyro
 
 import hsssl
 from hsssl.cube import Cube
+from hsssl.option_values import option_text, option_value
 from hsssl.published import PUBLISHED
 
 __all__ = [
@@ -24,7 +25,15 @@ __all__ = [
     "truth_maps",
 ]
 
-Options = dict[str, bool | int | float | str]
+_VALUE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="VALUE",
+    instance_from_str=lambda words: option_value(words[0]),
+    is_instance=lambda value: True,
+    str_from_instance=lambda value: [option_text(value)],
+)
+#: Options by name, their values as `option_value` reads them.
+Options = dict[str, Annotated[Any, _VALUE]]
 Argument = tyro.conf.Positional[str]
 Arguments = tyro.conf.Positional[tuple[str, ...]]
 

@@ -167,7 +167,7 @@ def evaluate(
         truth,
         classifier,
         split,
-        per_class or (10 if split == "random" else 100),
+        _drawn(per_class, split),
         spec_of(encoder).footprint,
         guard=guard,
         seeds=seeds,
@@ -221,7 +221,7 @@ def finetune(
     encoder = hsssl.load_encoder(run)
     opened = opening.open(cube)
     truth = truth_maps("finetune", cube, labels, test_labels, split, opened)
-    drawn = per_class or (10 if split == "random" else 100)
+    drawn = _drawn(per_class, split)
     score = hsssl.finetune(
         encoder, opened, truth, split, drawn, guard=guard, seeds=seeds, epochs=epochs, lr=lr
     )
@@ -343,6 +343,13 @@ def _report(run: Any, cube: str, labels: str | None, opened: Cube, **options: An
     truth = label_map(cube, labels, opened) if labels or brings_labels(cube) else None
     page = hsssl.report_run(run, opened, truth, class_names=class_names_of(cube), **options)
     print(f"{page}: open it in a browser")
+
+
+def _drawn(per_class: int | None, split: str) -> int:
+    """Return how many training pixels a class are drawn, 0 and less as given, for the refusal to show."""
+    if per_class is not None:
+        return per_class
+    return 10 if split == "random" else 100
 
 
 def _check_cog(out: str, cog: bool) -> None:

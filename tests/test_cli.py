@@ -12,6 +12,7 @@ import yaml
 from scipy.io import savemat
 
 from hsssl.cli import main
+from hsssl.option_values import option_text, option_value
 from hsssl.readers import read
 
 SMALL = ["--encoder-options", "dim", "16", "hidden", "32", "channels", "32", "--batch-size", "32"]
@@ -127,6 +128,44 @@ def test_config_file_gives_settings_and_options_win(scene, tmp_path, run):
     assert yaml.safe_load((again / "config.yaml").read_text())["settings"] == settings
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("pcl", {"clusters": [20, 30], "temperature": 1e-05}), ("mae", {"mask": None, "neighbour": False})],
+)
+def test_a_run_starts_and_resumes_by_its_own_config(scene, tmp_path, method, options):
+    cube, nm = str(scene / "cube.mat"), ["--wavelengths", "450:900"]
+    settings = {"method": method, "steps": 2, "batch_size": 16, "method_options": options}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    first, again = tmp_path / "first", tmp_path / "again"
+    words = ["pretrain", cube, *nm, "--out"]
+    assert main([*words, str(first), "--config", str(tmp_path / "run.yaml")]) == 0
+    assert main([*words, str(again), f"--config={first / 'config.yaml'}"]) == 0
+    assert main([*words, str(first), f"--config={first / 'config.yaml'}", "--resume"]) == 0
+    records = [yaml.safe_load((out / "config.yaml").read_text())["settings"] for out in (first, again)]
+    assert records[0] == records[1]
+    assert records[0]["method_options"] == options
+
+
+@pytest.mark.parametrize(
+    "value", [20, -4, 1e-05, True, False, None, "little", "a b", [20, 30], [0.5, None, "x"], {"a": [1, "2"]}]
+)
+def test_an_option_is_the_text_it_is_written_as(value):
+    assert option_value(option_text(value)) == value
+    assert type(option_value(option_text(value))) is type(value)
+
+
+def test_options_are_given_as_people_write_them():
+    given = {
+        "1e-3": 0.001,
+        "False": False,
+        "~": None,
+        "[a, 1e-3, no]": ["a", 0.001, "no"],
+        "['20']": ["20"],
+        "[20": "[20",
+    }
+    assert {text: option_value(text) for text in given} == given
+
+
 def test_resume_of_a_finished_run_exits_0(scene, run):
     words = ["pretrain", str(scene / "cube.mat"), "--out", run, "--steps", "5", "--wavelengths", "450:900"]
     before = {f: f.stat().st_mtime_ns for f in Path(run).rglob("*")}
@@ -143,6 +182,29 @@ def test_resume_of_a_finished_run_exits_0(scene, run):
         (["pretrain", "CUBE", "--out", "OUT", "--method", "bylo"], "did you mean byol"),
         (["pretrain", "CUBE", "--out", "OUT", "--encoder", "spectral"], "did you mean spectral"),
         (["pretrain", "CUBE", "--out", "OUT", "--patch-size", "99"], "larger than the scene of 48 x 48"),
+        (["pretrain", "CUBE", "--out", "OUT", "--encoder-options", "dim", "-4"], "at least 1, got -4"),
+        (
+            [
+                "pretrain",
+                "CUBE",
+                "--out",
+                "OUT",
+                "--method",
+                "simclr",
+                "--method-options",
+                "temperature",
+                "a",
+            ],
+            "method simclr: `temperature` must be a finite number, got 'a'; its default is 0.1",
+        ),
+        (
+            ["pretrain", "CUBE", "--out", "OUT", "--method", "pcl", "--method-options", "clusters", "[20,"],
+            "`clusters` must be a list, each entry a whole number, at least 0, got '[20,'",
+        ),
+        (
+            ["unmix", "CUBE", "--endmembers", "3", "--out", "OUT", "--seed", "-1"],
+            "seed must be a whole number",
+        ),
         (["pretrain", "absent.mat", "--out", "OUT"], "absent.mat: no such file"),
         (["pretrain", "indian_pinse", "--out", "OUT"], "did you mean indian_pines"),
         (["pretrain", "two.mat", "--out", "OUT"], "--variable"),
@@ -153,6 +215,10 @@ def test_resume_of_a_finished_run_exits_0(scene, run):
         (["pretrain", "--out", "OUT"], "at least one cube"),
         (["pretrain", "CUBE", "--out", "OUT", "--stepz", "3"], "did you mean --steps"),
         (["pretrain", "CUBE", "--out", "OUT", "--config", "absent.yaml"], "absent.yaml"),
+        (["pretrain", "CUBE", "--out", "OUT", "--config=absent.yaml"], "absent.yaml"),
+        (["pretrain", "CUBE", "--out", "OUT", "--config"], "--config: give the path"),
+        (["pretrain", "CUBE", "--out", "OUT", "--config="], "--config: give the path"),
+        (["pretrain", "CUBE", "--out", "OUT", "--config", "labels.npy"], "labels.npy: not readable as YAML"),
         (["pretran"], "Available subcommands"),
         (["embed", "absent", "CUBE", "--out", "OUT"], "no trained encoder here"),
         (["embed", "RUN", "CUBE", "--out", "OUT"], "give --wavelengths"),
@@ -168,6 +234,20 @@ def test_resume_of_a_finished_run_exits_0(scene, run):
                 *["--split", "random", "--per-class", "5000"],
             ],
             "class 1 has 768",
+        ),
+        (
+            [
+                *["evaluate", "RUN", "CUBE", "--wavelengths", "450:900", "--labels", "labels.npy"],
+                *["--per-class", "0"],
+            ],
+            "per_class must be at least 1 training pixel a class, got 0",
+        ),
+        (
+            [
+                *["finetune", "RUN", "CUBE", "--wavelengths", "450:900", "--labels", "labels.npy"],
+                *["--per-class", "0"],
+            ],
+            "per_class must be at least 1",
         ),
         (
             [

@@ -14,6 +14,7 @@ from hsssl.encoders.spectral_spatial import SpectralSpatial
 from hsssl.encoders.spectral_spatial_vit import SpectralSpatialViT
 from hsssl.encoders.spectral_transformer import SpectralTransformer
 from hsssl.messages import unknown_name
+from hsssl.options import check_options
 
 __all__ = ["ENCODERS", "Encoder", "PlainEncoder", "build_encoder", "mlp_head"]
 
@@ -51,10 +52,11 @@ def build_encoder(name: str, **options: Any) -> nn.Module:
     Raises
     ------
     ValueError
-        If there is no such encoder (the nearest names are offered) or no such option.
+        If there is no such encoder (the nearest names are offered), no such option, or it is of another kind.
     """
     if name not in ENCODERS:
         raise unknown_name("encoder", name, ENCODERS)
+    check_options(f"encoder {name}", ENCODERS[name], options)
     try:
         return ENCODERS[name](**options)
     except TypeError as error:

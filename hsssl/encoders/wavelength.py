@@ -20,7 +20,7 @@ class SpectralBasis(nn.Module):
     Parameters
     ----------
     channels : int
-        Number of windows, evenly spaced; sigma is their spacing.
+        Number of windows, at least 2, evenly spaced; sigma is their spacing.
     shortest, longest : float
         Centres of the first and the last window in nm.
     """
@@ -29,6 +29,8 @@ class SpectralBasis(nn.Module):
 
     def __init__(self, channels: int = 128, *, shortest: float = 380.0, longest: float = 2520.0) -> None:
         super().__init__()
+        if channels < 2:
+            raise ValueError(f"spectral basis: channels must be at least 2, got {channels}; 128 is usual")
         self.channels = channels
         self.sigma = (longest - shortest) / (channels - 1)
         self.register_buffer("centres", torch.linspace(shortest, longest, channels), persistent=False)

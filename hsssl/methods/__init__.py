@@ -24,6 +24,7 @@ from hsssl.methods.simsiam import SimSiam
 from hsssl.methods.swav import SwAV
 from hsssl.methods.vae import VAE
 from hsssl.methods.vicreg import VICReg
+from hsssl.options import check_options
 from hsssl.views import Views
 
 __all__ = ["METHODS", "Method", "Views", "build_method"]
@@ -67,10 +68,11 @@ def build_method(name: str, encoder: nn.Module, **options: Any) -> nn.Module:
     Raises
     ------
     ValueError
-        If there is no such method (the nearest names are offered) or no such option.
+        If there is no such method (the nearest names are offered), no such option, or it is of another kind.
     """
     if name not in METHODS:
         raise unknown_name("method", name, METHODS)
+    check_options(f"method {name}", METHODS[name], options)
     try:
         return METHODS[name](encoder, **options)
     except TypeError as error:

@@ -149,6 +149,8 @@ def find_mixture(
         raise unknown_name("abundance rule", rule, RULES)
     if isinstance(endmembers, bool) or not isinstance(endmembers, (int, np.integer)) or endmembers < 1:
         raise ValueError(f"unmix: endmembers must be a whole number, at least 1, got {endmembers!r}")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"unmix: seed must be a whole number, at least 0, got {seed!r}")
     prepared = prepare(cube)
     measured = measured_pixels(prepared)
     if endmembers > min(prepared.bands, int(measured.sum())):
