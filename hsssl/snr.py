@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.cube import Cube
-from hsssl.prepare import read_parts, unmeasured_bands
+from hsssl.cube import Cube, not_measured
+from hsssl.prepare import read_parts
 
 __all__ = ["estimate_snr"]
 
@@ -17,35 +17,55 @@ _BLOCK = 6
 def estimate_snr(cube: Cube) -> tuple[FloatArray, FloatArray]:
     """Estimate the signal-to-noise ratio of each band from the image itself.
 
-    In every block of 6 x 6 valid pixels, a band is predicted from the two bands beside it and from the pixel
-    to the left, by least squares with a constant; what is left is noise, as signal is alike in neighbours and
-    noise is not. The noise of a band is the median over blocks of sqrt(residual sum of squares / (30 - 4));
-    the signal is the mean physical value of valid pixels.
+    In every block of 6 x 6 valid pixels, a band is predicted from the two bands beside it, leaving out void
+    ones, and from the pixel to the left, by least squares with a constant; what is left is noise, as signal
+    is alike in neighbours and noise is not. The noise of a band is the median over blocks of sqrt(residual
+    sum of squares / (30 - 4)); the signal is the mean physical value of valid pixels.
 
     Parameters
     ----------
     cube : Cube
-        At least 3 bands and one block of valid pixels; bands in order of wavelength.
+        At least 3 bands measured in all valid pixels, and one block of valid pixels; bands in order of
+        wavelength.
 
     Returns
     -------
     snr : ndarray, shape (bands,), float64
-        Signal / noise; infinite where there is no noise, NaN in void bands.
+        Signal / noise; infinite where there is no noise, NaN in void bands and in bad ones with gaps.
     noise : ndarray, shape (bands,), float64
         Standard deviation in physical units (raw value x scale).
 
     Raises
     ------
     ValueError
-        If there are fewer than 3 bands or no block of valid pixels.
+        If there are fewer than 3 bands measured in all valid pixels, or no block of valid pixels.
 
     References
     ----------
     Roger, Arnold 1996: Reliably estimating the noise in AVIRIS hyperspectral images. Int. J. Remote
     Sensing 17, doi:10.1080/01431169608949071 (spectral and spatial decorrelation)
     """
-    if cube.bands < 3:
-        raise ValueError(f"{cube.source}: noise is estimated from 3 bands and more, got {cube.bands}")
+    measured = np.flatnonzero(_measured_bands(cube))
+    if measured.size < 3:
+        raise ValueError(
+            f"{cube.source}: noise is estimated from 3 bands and more, got {measured.size} of {cube.bands} "
+            "measured in all valid pixels"
+        )
+    snr, noise = np.full((2, cube.bands), np.nan)
+    snr[measured], noise[measured] = _of_measured(cube.take_bands(measured))
+    return snr, noise
+
+
+def _measured_bands(cube: Cube) -> NDArray[np.bool_]:
+    """Mark bands measured in every valid pixel: void bands are not, nor bad ones with gaps of their own."""
+    lacking = np.zeros(cube.bands, dtype=bool)
+    for part, values in read_parts(cube):
+        lacking |= not_measured(values[cube.valid[part]], cube.nodata).any(axis=0)
+    return ~lacking
+
+
+def _of_measured(cube: Cube) -> tuple[FloatArray, FloatArray]:
+    """Return SNR and noise (bands,) of a cube without void bands."""
     found = [_block_noise(cube, slice(top, top + _BLOCK)) for top in range(0, cube.rows - _BLOCK + 1, _BLOCK)]
     blocks = np.concatenate(found) if found else np.zeros((0, cube.bands))
     if len(blocks) == 0:
@@ -55,10 +75,8 @@ def estimate_snr(cube: Cube) -> tuple[FloatArray, FloatArray]:
     for part, values in read_parts(cube):
         total += values[cube.valid[part]].astype(np.float64).sum(axis=0)
     signal = total / pixels * cube.scale + cube.offset
-    void = unmeasured_bands(cube)
     with np.errstate(divide="ignore", invalid="ignore"):
-        snr = signal / noise
-    return np.where(void, np.nan, snr), np.where(void, np.nan, noise)
+        return signal / noise, noise
 
 
 def _block_noise(cube: Cube, rows: slice) -> FloatArray:
@@ -68,7 +86,7 @@ def _block_noise(cube: Cube, rows: slice) -> FloatArray:
     valid = cube.valid[rows, : whole * _BLOCK].reshape(_BLOCK, whole, _BLOCK).all(axis=(0, 2))
     tiled = strip[:, : whole * _BLOCK].reshape(_BLOCK, whole, _BLOCK, cube.bands)
     tiled = tiled.transpose(1, 0, 2, 3)[valid]  # (blocks, 6, 6, bands)
-    here = tiled[:, :, 1:].reshape(len(tiled), -1, cube.bands)  # (blocks, 30, bands)
+    here = tiled[:, :, 1:].reshape(len(tiled), _BLOCK * (_BLOCK - 1), cube.bands)  # (blocks, 30, bands)
     left = tiled[:, :, :-1].reshape(here.shape)
     noise = np.empty((len(tiled), cube.bands))
     for band in range(cube.bands):

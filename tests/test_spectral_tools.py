@@ -179,6 +179,8 @@ def test_noise_needs_a_block_and_bands():
     with pytest.raises(ValueError, match="3 bands and more"):
         estimate_snr(Cube(np.ones((9, 9, 2))))
     with pytest.raises(ValueError, match="no block of 6 x 6 valid pixels"):
+        estimate_snr(Cube(np.full((9, 9, 4), np.nan)))
+    with pytest.raises(ValueError, match="no block of 6 x 6 valid pixels"):
         estimate_snr(Cube(np.ones((5, 9, 4))))
 
 
@@ -187,6 +189,39 @@ def test_a_void_band_has_no_snr(data_dir):
     snr, _ = estimate_snr(cube)
     assert np.flatnonzero(np.isnan(snr)).tolist() == list(range(129, 135))
     assert 20 < np.nanmedian(snr) < 1000
+
+
+def test_rows_without_a_valid_block_are_passed_over():
+    values = np.random.default_rng(0).normal(100, 1, (24, 24, 5))
+    below = estimate_snr(Cube(values[12:]))
+    values[:12, ::4] = np.nan
+    ours = estimate_snr(Cube(values, valid=np.repeat([False, True], 12)[:, None] & np.ones((24, 24), bool)))
+    np.testing.assert_allclose(ours, below, rtol=1e-12)
+
+
+def test_a_bad_band_with_gaps_has_no_snr():
+    values = np.random.default_rng(0).normal(100, 1, (24, 24, 5))
+    values[3:5, 3:5, 1] = np.nan
+    cube = Cube(values, good_bands=np.arange(5) != 1, valid=np.ones((24, 24), dtype=bool))
+    assert np.isnan(estimate_snr(cube)[0]).tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize(("fill", "nodata"), [(np.nan, None), (-9999.0, -9999.0)])
+def test_void_bands_are_nobodys_neighbours(fill, nodata):
+    rng = np.random.default_rng(0)
+    values = rng.normal(100, 1, (24, 24, 8))
+    measured = np.array([True, True, True, False, True, True, False, True])
+    alone = estimate_snr(Cube(values[:, :, measured], scale=0.1, offset=np.arange(6.0)))
+    values[:, :, ~measured] = fill
+    offset = np.full(8, 7.0)
+    offset[measured] = np.arange(6.0)
+    found = estimate_snr(Cube(values, nodata=nodata, scale=0.1, offset=offset))
+    for ours, without in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(ours[measured], without)
+        assert np.isnan(ours[~measured]).all()
+    values[:, :, 2:] = fill
+    with pytest.raises(ValueError, match="3 bands and more, got 2 of 8 measured"):
+        estimate_snr(Cube(values, nodata=nodata))
 
 
 def test_sensors_are_sound():
