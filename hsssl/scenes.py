@@ -246,7 +246,8 @@ def open_labels(source: str | os.PathLike[str], *, variable: str | None = None) 
     ----------
     source : str or path
         A scene's name; a MATLAB file with one two-dimensional variable; a GeoTIFF, PNG or other
-        raster with one band, whose nodata counts as unlabelled; an ENVI classification; a ``.npy`` file.
+        raster with one band, whose nodata and masked pixels count as unlabelled; an ENVI classification; a
+        ``.npy`` file.
     variable : str or None
         Name of the map in a MATLAB file; needed only where several have two dimensions.
 
@@ -340,4 +341,4 @@ def _labels_image(path: Path) -> NDArray[Any]:
             f"write class numbers, not colours"
         )
     values = cube.values[:, :, 0]
-    return np.where(cube.valid, values, np.zeros((), values.dtype)) if cube.nodata is not None else values
+    return np.where(cube.valid, values, np.zeros((), values.dtype))

@@ -1,5 +1,7 @@
 """Products of missions and the array formats, from fixtures that follow their specifications."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -267,6 +269,26 @@ def test_npz(tmp_path):
         read(path, variable="c")
     with pytest.raises(ValueError, match=r"save the cube as \.npy"):
         read(path, variable="a", lazy=True)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["u1", ">i2", "f4"])
+def test_an_array_of_npz_is_ones_own(tmp_path, monkeypatch, order, dtype):
+    values = np.asarray(small_values(dtype), order=order)
+    np.savez_compressed(tmp_path / "cube.npz", cube=values)
+    monkeypatch.setattr("hsssl.readers.numpy_files._READ_BYTES", 7)
+    cube = read(tmp_path / "cube.npz")
+    np.testing.assert_array_equal(cube.values, values)
+    assert cube.values.flags.writeable
+
+
+def test_an_array_of_npz_is_in_memory_once(tmp_path):
+    np.savez_compressed(tmp_path / "cube.npz", cube=np.zeros((400, 500, 40), np.int16))
+    tracemalloc.start()
+    cube = read(tmp_path / "cube.npz")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1.3 * cube.values.nbytes
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+import rasterio
 
 from hsssl.published import PUBLISHED
 from hsssl.readers import read
@@ -96,6 +97,14 @@ def test_nodata_of_a_label_raster_is_unlabelled(tmp_path, label_map):
     signed = np.where(label_map == 0, -9999, label_map.astype(np.float32))
     labels = open_labels(write_tif(tmp_path / "l.tif", signed[:, :, None], nodata=-9999))
     np.testing.assert_array_equal(labels, label_map)
+
+
+def test_masked_pixels_of_a_label_raster_are_unlabelled(tmp_path, label_map):
+    mask = np.arange(5) < 3
+    path = write_tif(tmp_path / "l.tif", label_map[:, :, None])
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+        raster.write_mask(np.broadcast_to(mask, label_map.shape))
+    np.testing.assert_array_equal(open_labels(path), np.where(mask, label_map, 0))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_npy", "read_npz"]
 
+_READ_BYTES = 2**20
 Head = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
@@ -205,10 +206,17 @@ def _choose(heads: dict[str, Head], variable: str | None, file: Path) -> str:
 
 def _load(archive: zipfile.ZipFile, name: str, head: Head) -> NDArray[Any]:
     shape, fortran, dtype = head
+    raw = np.empty(_bytes(shape, dtype), np.uint8)
     with archive.open(f"{name}.npy") as stream:
         _read_head(stream)
-        raw = stream.read(_bytes(shape, dtype))
-    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+        # By parts: what the stream gives is read-only, and copied.
+        for first in range(0, len(raw), _READ_BYTES):
+            part = raw[first : first + _READ_BYTES]
+            held = stream.read(len(part))
+            if len(held) != len(part):
+                raise ValueError(f"array {name!r} ends before the last of its numbers")
+            part[:] = np.frombuffer(held, np.uint8)
+    return raw.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _wavelengths(
