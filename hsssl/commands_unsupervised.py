@@ -113,7 +113,7 @@ def cluster(
         Replace the files at --out.
     """
     from hsssl.cluster.metrics import score_clusters
-    from hsssl.cluster.report import refuse_clusters, write_clusters
+    from hsssl.cluster.report import refuse_clusters, refuse_labels, write_clusters
     from hsssl.cluster.segment import find_clusters
 
     refuse_clusters(out, overwrite=overwrite)
@@ -122,6 +122,8 @@ def cluster(
     if labelled_only and labels is None and not named:
         raise ValueError(f"{cube}: is no named scene and brings no labels; give --labels")
     truth = label_map(cube, labels, opened) if labels is not None or named else None
+    if truth is not None:
+        refuse_labels(truth)
     options: dict[str, Any] = {"clusters": clusters, "seed": seed, "landmarks": landmarks}
     options["mask"] = truth if labelled_only else None
     shown: dict[str, Any] = {"progress": progress or None}

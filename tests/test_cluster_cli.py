@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +67,19 @@ def test_without_labels_there_are_no_scores(scene: Path, capsys: pytest.CaptureF
     assert "Scores" not in (scene / "map.html").read_text()
 
 
-def test_wrong_input_leaves_nothing(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_leaves_nothing(
+    scene: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.save(scene / "other.npy", np.ones((3, 3), dtype=int))
     before = files(scene)
     assert "2 ... 255, got 1" in refused(capsys, words(scene, clusters="1"))
+    np.save(scene / "many.npy", np.full((24, 36), 300))
+    with monkeypatch.context() as patch:
+        # refused before the work, not after it
+        patch.setattr(sys.modules["hsssl.cluster.segment"], "find_clusters", None)
+        many = [*words(scene, labelled=False), "--labels", str(scene / "many.npy")]
+        assert "class ids must lie in 0 ... 255, got 300 ... 300; renumber" in refused(capsys, many)
+    (scene / "many.npy").unlink()
     assert "did you mean kmeans" in refused(capsys, words(scene, "--method", "kmean"))
     assert "shape (3, 3)" in refused(
         capsys, [*words(scene, labelled=False), "--labels", str(scene / "other.npy")]

@@ -31,6 +31,7 @@ from hsssl.unmix import (
 from hsssl.unmix.figures import abundance_maps, band_gaps, fitted
 from hsssl.unmix.library import Library, read_library
 from hsssl.unmix.output import files_of, write_unmixing
+from make_fixtures import small_values, write_envi
 from mixtures import scene
 
 
@@ -290,6 +291,24 @@ def test_samson_by_the_default(data_dir: Path) -> None:
     true = truth["A"].reshape(3, 95, 95).transpose(2, 1, 0)
     assert sad(mix.endmembers, truth["M"].T).mean() < 0.03
     assert abundance_rmse(mix.abundances[:, :, order], true) < 0.03
+
+
+def test_an_envi_library_is_read_as_elsewhere(tmp_path: Path) -> None:
+    spectra = small_values("i2", rows=2, cols=3, bands=1)
+    fields = {"file type": "ENVI Spectral Library", "spectra names": "{clay, grass}"}
+    stated = {"wavelength": "{0.65, 0.45, 0.55}", "wavelength units": "Micrometers"}
+    for path in (
+        write_envi(tmp_path, spectra, suffix=".sli", header=fields | stated),
+        tmp_path / "scene.sli",
+    ):
+        library = read_library(path)
+        assert library.names == ("clay", "grass")
+        assert library.wavelengths.tolist() == [450, 550, 650]
+        np.testing.assert_array_equal(library.spectra, spectra[:, [1, 2, 0], 0])
+    with pytest.raises(ValueError, match="has no wavelengths; add them"):
+        read_library(write_envi(tmp_path, spectra, suffix=".sli", header=fields))
+    with pytest.raises(ValueError, match="not a spectral library but ENVI Standard"):
+        read_library(write_envi(tmp_path, spectra))
 
 
 def test_dlr_hysu_targets_by_the_default(data_dir: Path) -> None:

@@ -17,8 +17,9 @@ from hsssl.cluster.elastic_net import fit_elastic_net
 from hsssl.cluster.features import AveragedComponents, FeatureMap, Pixels, Spectra, rows_at
 from hsssl.cluster.landmarks import Fitted, Votes
 from hsssl.cluster.ridge import ridge_weights
+from hsssl.rows import unit_rows
 
-__all__ = ["CLUSTER_METHODS", "PRETRAINING_STEPS", "AffineRidge", "unit_rows"]
+__all__ = ["CLUSTER_METHODS", "PRETRAINING_STEPS", "AffineRidge"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.floating[Any]]
@@ -26,12 +27,6 @@ Method = Callable[[Pixels, int, int, IntArray], Fitted]
 # Of the two methods that train an encoder on the scene.
 PRETRAINING_STEPS = 300
 _RESIDENT_GIB = 1.0  # what pretraining holds of a scene; of larger ones, strips take turns
-
-
-def unit_rows(rows: FloatArray) -> FloatArray:
-    """Divide each row by its length; a row of zeros stays."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1)
 
 
 @dataclass(frozen=True, eq=False)

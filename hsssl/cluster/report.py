@@ -21,7 +21,7 @@ from hsssl.maps import WriteTile, open_class_map
 from hsssl.quicklook import Thinned, quicklook_path
 from hsssl.stream import Tile, cut_tiles
 
-__all__ = ["cluster_files", "refuse_clusters", "write_clusters"]
+__all__ = ["cluster_files", "refuse_clusters", "refuse_labels", "write_clusters"]
 
 Labels = NDArray[np.integer[Any]]
 _HOW_TO_READ = (
@@ -45,6 +45,20 @@ def refuse_clusters(out: str | os.PathLike[str], *, overwrite: bool) -> None:
     for file in cluster_files(out):
         refuse_place(file)
         refuse_existing(file, overwrite=overwrite)
+
+
+def refuse_labels(labels: Labels) -> None:
+    """Raise, before any work is done, what `write_clusters` would say about the classes.
+
+    Raises
+    ------
+    ValueError
+        If a class has a number below 0 or above 255, which the map cannot hold.
+    """
+    if labels.min() < 0 or labels.max() > 255:
+        raise ValueError(
+            f"cluster: class ids must lie in 0 ... 255, got {labels.min()} ... {labels.max()}; renumber them"
+        )
 
 
 def write_clusters(
@@ -88,7 +102,7 @@ def write_clusters(
     FileExistsError
         If one of the files exists and ``overwrite`` is off; nothing is written then.
     ValueError
-        If the shapes differ.
+        If the shapes differ, or a class or cluster is above 255.
     """
     from hsssl.figures import class_maps, false_colour
 
@@ -116,6 +130,8 @@ def _stream(
     """Return what hands out the clusters by tiles, and the name of each cluster."""
     if isinstance(found, Clusters):
         return found.stream, found.names
+    if labels is not None:
+        refuse_labels(labels)
     image = found if labels is None else match_clusters(labels, found)
     highest = max(int(image.max()), 0 if labels is None else int(labels.max()))
     if image.shape != (cube.rows, cube.cols) or highest > 255:

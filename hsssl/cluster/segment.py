@@ -144,8 +144,9 @@ def cluster(
     clusters : int
         Number of clusters, 2 ... 255; it is given, not found.
     method : str
-        A name in `CLUSTER_METHODS`: self_expressive (averaged spectra, ridge), ridge (single spectra),
-        elastic_net, ae_subspace, contrastive_clustering, or the baselines kmeans and spectral.
+        A name in `CLUSTER_METHODS`: self_expressive (ridge, sharpened, of spectra averaged over 7 x 7
+        pixels), ridge (as it is, over 5 x 5), elastic_net, ae_subspace, contrastive_clustering, or the
+        baselines kmeans and spectral.
     seed : int
         Of all that is drawn.
     mask : ndarray, shape (rows, cols), bool or integer, optional

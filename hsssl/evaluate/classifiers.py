@@ -50,7 +50,9 @@ def fit_knn(features: FloatArray, classes: IntArray) -> Predict:
 def fit_linear(features: FloatArray, classes: IntArray) -> Predict:
     """Fit multinomial logistic regression with an L2 penalty (C = 10) on standardised features.
 
-    The minimum is that of scikit-learn's ``LogisticRegression``; see `hsssl.evaluate.logistic`.
+    The minimum is that of scikit-learn's ``LogisticRegression`` for three classes and more; for two, that
+    fits one set of weights and this one a class; see `hsssl.evaluate.logistic`.
+
     Parameters and return value as `fit_knn`.
     """
     scale = _standardiser(features)

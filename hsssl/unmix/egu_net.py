@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsssl.cube import Cube
-from hsssl.unmix.extraction import unit_rows
+from hsssl.rows import unit_rows
 from hsssl.unmix.learned import Learned
 from hsssl.unmix.pixels import sample_pixels
 from hsssl.unmix.pseudo import pseudo_endmembers

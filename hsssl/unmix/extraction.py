@@ -19,7 +19,6 @@ __all__ = [
     "spa",
     "subspace",
     "too_flat",
-    "unit_rows",
     "vca",
 ]
 
@@ -188,14 +187,6 @@ def subspace(pixels: Pixels, dimensions: int) -> FloatArray:
     # an eigenvector's sign is arbitrary: fixed, the same data give the same coordinates
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
     return axes
-
-
-def unit_rows(x: Pixels) -> FloatArray:
-    """Return spectra of length one in float64; a spectrum of zeros stays."""
-    wide = np.asarray(x, dtype=np.float64)
-    norm = np.linalg.norm(wide, axis=1, keepdims=True)
-    unit: FloatArray = wide / np.where(norm > 0, norm, 1)
-    return unit
 
 
 def check_pixels(op: str, pixels: Pixels, endmembers: int) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube
+from hsssl.readers.library import open_library
 from hsssl.readers.wavelengths import to_nanometres
 
 __all__ = ["Library", "envi_library", "library_csv", "read_library"]
@@ -85,7 +86,7 @@ def read_library(path: str | os.PathLike[str]) -> Library:
     FileNotFoundError
         If it is not there.
     ValueError
-        If it is no library, or has no wavelengths.
+        If it is no library, or has no wavelengths; see `hsssl.readers.open_library`.
     """
     file = Path(path)
     if not file.is_file():
@@ -149,24 +150,8 @@ def _read_csv(file: Path) -> Parts:
 
 
 def _read_envi(file: Path) -> Parts:
-    from spectral.io import envi
-
-    header = file if file.suffix.lower() == ".hdr" else None
-    beside = [file.with_name(file.name + ".hdr"), file.with_suffix(".hdr")]
-    header = header or next((path for path in beside if path.is_file()), None)
-    if header is None:
-        raise FileNotFoundError(f"{file}: no ENVI header beside it; give a CSV or an ENVI library")
-    data = next((p for p in _data_files(header) if p.is_file()), None)
-    try:
-        library = envi.open(str(header), str(data) if data else None)
-    except Exception as error:  # the reader raises what it likes
-        raise ValueError(f"{file}: not readable as an ENVI library ({error})") from error
-    if not isinstance(library, envi.SpectralLibrary) or not library.bands.centers:
-        raise ValueError(f"{file}: not an ENVI spectral library with wavelengths")
-    unit = str(library.metadata.get("wavelength units", ""))
-    return tuple(library.names), library.bands.centers, np.asarray(library.spectra, dtype=np.float64), unit
-
-
-def _data_files(header: Path) -> list[Path]:
-    stem = header.with_suffix("")
-    return [stem, *(stem.with_suffix(suffix) for suffix in (".sli", ".lib", ".dat"))]
+    library = open_library(file)
+    if library.wavelengths is None:
+        raise ValueError(f"{file}: has no wavelengths; add them to its header, or give a CSV")
+    spectra = np.asarray(library.spectra, dtype=np.float64)
+    return library.names, library.wavelengths.tolist(), spectra, "nm"

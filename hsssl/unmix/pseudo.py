@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsssl.cube import Cube
-from hsssl.unmix.extraction import unit_rows, vca
+from hsssl.rows import unit_rows
+from hsssl.unmix.extraction import vca
 from hsssl.unmix.pure_pixels import pure_pixels
 from hsssl.unmix.solvers import nnls
 

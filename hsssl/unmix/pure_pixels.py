@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsssl.unmix.extraction import NOTHING, check_pixels, subspace, too_flat, unit_rows
+from hsssl.rows import unit_rows
+from hsssl.unmix.extraction import NOTHING, check_pixels, subspace, too_flat
 from hsssl.unmix.solvers import nnls
 
 __all__ = ["brightness", "directions", "pure_pixels", "refined"]

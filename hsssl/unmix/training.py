@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsssl.unmix.extraction import unit_rows
+from hsssl.rows import unit_rows
 
 __all__ = ["steps_bar", "unit_scale"]
 
