@@ -167,7 +167,8 @@ class Run:
                 )
         recorded = record.get("inputs", [])
         for name, what in _IDENTITY.items():
-            if [entry.get(name) for entry in recorded] != [entry[name] for entry in inputs]:
+            before = [entry.get(name) for entry in recorded]
+            if before != [entry[name] for entry in inputs] and None not in before:
                 raise ValueError(
                     f"{self.path}: the run was made on other {what} (SHA-256 differs); resume with the same "
                     "cubes and options, or pass --overwrite"

@@ -33,7 +33,8 @@ def info_nce(
     With rows of norm 1, ``loss_i = log sum_j exp(<q_i, k_j> / t) - <q_i, k_i> / t`` over the keys of
     the batch. With ``negatives`` the sum runs over k_i and the queue instead (MoCo). With
     ``symmetric`` it is the mean of this and of the loss with queries and keys swapped (CLIP).
-    No matrix of similarities is stored, and the value is exact at any n and m.
+    The value is exact at any n and m, and similarities are held tile by tile; those of up to 4,096 pairs in
+    both directions in blocked torch all at once (64 MiB at most, in float64 128).
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
-"""Log-sum-exp and its gradient at once, while all of exp(S), S = x y^T / temperature, are held.
+"""Log-sum-exp and its gradient at once, while exp(S), S = x y^T / temperature, is held.
 
-This is for blocked torch and batches that fit: nothing is computed twice, where `lse` and then `lse_grad`
-make all similarities in each. Rows of S come in stripes. Each thread takes a stripe at a time and does all
-operations on it, so that threads meet a few times in all, and not at every operation.
+This is for blocked torch: nothing is computed twice, where `lse` and then `lse_grad` make all similarities in
+each. All of exp(S) is held for a batch with itself or its pairs, if it fits, and a few rows of it against a
+queue. Rows come in stripes. Each thread takes a stripe at a time and does all operations on it, so that
+threads meet a few times in all, and not at every operation.
 """
 
 from __future__ import annotations
